@@ -1,0 +1,111 @@
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include "net.h"
+
+/* The backends (mail servers), their tags, and for each tag the ring of
+   virtual hosts by which a hash finds its backend (spec: assignment.md §2-3,
+   ring-protocol.md §9.1). */
+
+struct backends;
+
+/* Never freed while the user table refers to it: see backend_slot below. */
+struct backend {
+	struct ip_addr ip;
+	/* As the configuration or a peer named it; NULL if known by IP only */
+	const char *hostname;
+	/* "" for no tag; never NULL. Equal tags are the same pointer. */
+	const char *tag;
+	unsigned int vhosts;
+	bool down;
+	/* When up/down changed last, seconds since 1970; 0 = never */
+	time_t last_updown_change;
+	/* Which slot users who are assigned from now on get. */
+	uint16_t slot;
+};
+
+/* A slot is what a user entry refers to: a backend during one "life". When a
+   backend is removed or flushed, its slot is dead at once: all users of it are
+   forgotten in one step, and the user table sweeps their entries up later.
+   A slot number is used again only after backends_slot_free().
+   Slot 0 is never used. */
+#define BACKEND_SLOT_NONE 0
+#define BACKEND_SLOT_MAX 65535
+
+/* Beyond this many points in all, further vhosts of a backend are ignored when
+   the ring is built (a peer may send any number): the memory is bounded.
+   vhosts itself keeps its value. */
+#define BACKENDS_MAX_POINTS (1U << 20)
+
+struct backends *backends_init(void);
+void backends_deinit(struct backends **backends);
+
+/* Adds a backend (up, DIRECTOR_DEFAULT_VHOSTS if vhosts is UINT_MAX). ip must
+   not be known. tag may be ""; hostname may be NULL. Returns NULL if no slot
+   is left. The rings are rebuilt lazily at the next lookup. */
+struct backend *
+backend_add(struct backends *backends, const struct ip_addr *ip,
+	    const char *hostname, const char *tag, unsigned int vhosts);
+/* Kills its slot and frees it. */
+void backend_remove(struct backends *backends, struct backend **backend);
+/* Forgets the backend's users: kills its slot and gives it a new one. Returns
+   FALSE (nothing done) if no slot is left. If the slot's user count is 0,
+   does nothing and returns TRUE. */
+bool backend_flush(struct backends *backends, struct backend *backend);
+
+/* Return TRUE if something changed (and the ring has to be rebuilt). now is
+   stored as the time of an up/down change only if the state changes. */
+bool backend_set_vhosts(struct backends *backends, struct backend *backend,
+			unsigned int vhosts);
+bool backend_set_down(struct backends *backends, struct backend *backend,
+		      bool down, time_t now);
+
+/* Constant time. NULL if unknown. */
+struct backend *
+backend_lookup(struct backends *backends, const struct ip_addr *ip);
+/* The backend whose live or dead slot this is; NULL if the slot is dead.
+   Constant time, the hot path of every lookup. */
+struct backend *backend_by_slot(struct backends *backends, uint16_t slot);
+/* The tag of a live or dead slot ("" or a text; same pointer as
+   backends_tag()). NULL if the slot isn't in use at all. */
+const char *backend_slot_tag(struct backends *backends, uint16_t slot);
+
+/* Returns the one pointer for this tag text, valid until backends_deinit(), or
+   NULL if no backend ever had this tag. */
+const char *backends_tag(struct backends *backends, const char *tag);
+
+/* All backends ordered by address (IPv4 before IPv6, then bytes); count_r of
+   them. The array is valid until a backend is added or removed. */
+struct backend *const *
+backends_sorted(struct backends *backends, unsigned int *count_r);
+
+/* The backend where hashing puts hash now, among those of tag (pointer from
+   backends_tag(), or any text) that are up; NULL if there is none.
+   O(log points). Spec: assignment.md §2.3. */
+struct backend *
+backend_by_hash(struct backends *backends, const char *tag, uint32_t hash);
+
+/* Number of changes that could alter backend_by_hash() since init. */
+unsigned int backends_generation(const struct backends *backends);
+
+/* CRC-32 of all backends, ring-protocol.md §9.1; never 0. */
+uint32_t backends_hash(struct backends *backends);
+
+/* Users per slot, kept by the user table. */
+void backend_slot_user_added(struct backends *backends, uint16_t slot);
+void backend_slot_user_removed(struct backends *backends, uint16_t slot);
+unsigned int backend_slot_users(struct backends *backends, uint16_t slot);
+static inline unsigned int
+backend_users(struct backends *backends, const struct backend *backend)
+{
+	return backend_slot_users(backends, backend->slot);
+}
+
+/* Dead slots. A dead slot whose user count reaches 0 frees itself. Returns
+   TRUE if there are dead slots that still have users to sweep up. */
+bool backends_have_dead_slots(const struct backends *backends);
+
+/* Total order of addresses: -1, 0, 1 (family, then bytes). */
+int backend_ip_cmp(const struct ip_addr *ip1, const struct ip_addr *ip2);
+
+#endif

@@ -1,0 +1,116 @@
+#ifndef USER_TABLE_H
+#define USER_TABLE_H
+
+#include "backend.h"
+
+/* Who is assigned where: (tag, hash) -> slot of a backend, time of last use,
+   flags (spec: assignment.md §4). Users of all tags are in one table; a user's
+   tag is that of its slot. About 28 bytes a user, all included, up to tens of
+   millions; grows in small steps, never by copying the whole.
+
+   Time is in seconds since 1970 and given by the caller. It may jump; then
+   nothing breaks, users only expire sooner or later.
+
+   An entry is named by its index, valid until the next call that may remove
+   users (user_table_remove(), _expire(), _sweep(), _deinit()). */
+
+struct user_table;
+typedef uint32_t user_idx_t;
+#define USER_IDX_NONE 0
+
+enum user_flags {
+	/* Has a session that is alive: does not expire. */
+	USER_FLAG_LEASED	= BIT(0),
+	/* The journal says where this user is. */
+	USER_FLAG_JOURNALED	= BIT(1),
+	/* Near-expiry agreement is under way (ring). */
+	USER_FLAG_WEAK		= BIT(2),
+	/* Has a move/kill context (moves). */
+	USER_FLAG_MOVING	= BIT(3),
+};
+
+/* Called just before an entry goes away for any reason (expired, removed,
+   swept). It must not call the table. */
+typedef void user_table_removed_callback_t(user_idx_t idx, void *context);
+
+/* expire_secs >= 1: life of an entry since its last use. backends isn't owned
+   and must outlive the table. now: current time. */
+struct user_table *
+user_table_init(struct backends *backends, unsigned int expire_secs, time_t now,
+		user_table_removed_callback_t *removed, void *context);
+void user_table_deinit(struct user_table **table);
+
+/* Returns the live user or USER_IDX_NONE. tag: pointer from backends_tag().
+   A user whose slot is dead or who has expired at now (and has no
+   USER_FLAG_LEASED|WEAK|MOVING) isn't returned, even if still in the table. */
+user_idx_t user_table_lookup(struct user_table *table, const char *tag,
+			     uint32_t hash, time_t now);
+/* Adds a user who must not be there. An expired or dead entry of the same
+   (tag, hash) that is still in the table is removed first. slot must be live.
+   Returns USER_IDX_NONE only if the table is full (2^32 - 2 entries). */
+user_idx_t user_table_add(struct user_table *table, uint32_t hash,
+			  uint16_t slot, time_t timestamp, time_t now);
+void user_table_remove(struct user_table *table, user_idx_t idx);
+
+uint32_t user_table_hash(const struct user_table *table, user_idx_t idx);
+uint16_t user_table_slot(const struct user_table *table, user_idx_t idx);
+time_t user_table_timestamp(const struct user_table *table, user_idx_t idx);
+enum user_flags user_table_flags(const struct user_table *table, user_idx_t idx);
+
+void user_table_set_slot(struct user_table *table, user_idx_t idx,
+			 uint16_t slot);
+void user_table_set_timestamp(struct user_table *table, user_idx_t idx,
+			      time_t timestamp);
+void user_table_set_flags(struct user_table *table, user_idx_t idx,
+			  enum user_flags add, enum user_flags remove);
+
+/* timestamp + expire <= now, whatever the flags */
+bool user_table_is_expired(const struct user_table *table, user_idx_t idx,
+			   time_t now);
+/* assignment.md §4: n = 10 % of expire, limited to 3..30 s;
+   timestamp + expire - n < now */
+bool user_table_is_near_expiry(const struct user_table *table, user_idx_t idx,
+			       time_t now);
+/* timestamp + expire/2 >= now */
+bool user_table_is_recent(const struct user_table *table, user_idx_t idx,
+			  time_t now);
+
+/* Number of entries that are in live slots (expired ones may be counted until
+   user_table_expire() has come to them, at most a turn later). */
+unsigned int user_table_count(const struct user_table *table);
+/* Calls fn for every live user with the hash, in whatever tag. */
+void user_table_foreach_hash(struct user_table *table, uint32_t hash,
+			     time_t now,
+			     void (*fn)(user_idx_t idx, void *context),
+			     void *context);
+
+/* Removes users who have expired at now, and refreshes to now the users with
+   USER_FLAG_LEASED whose half-life has passed (so that they never get near
+   expiry). Looks at most at max_steps entries. Returns TRUE if there is more
+   to do now. Users with WEAK or MOVING are kept and looked at again 1 s
+   later. */
+bool user_table_expire(struct user_table *table, time_t now,
+		       unsigned int max_steps);
+/* When user_table_expire() will have work next, seconds since 1970; 0 if never
+   (table empty). May be early, never late. */
+time_t user_table_next_expire(const struct user_table *table);
+
+/* Removes up to max_steps entries' worth of users of dead slots. Returns TRUE
+   if there is more to do. */
+bool user_table_sweep(struct user_table *table, unsigned int max_steps);
+
+/* Walk over all entries in slices: *pos starts at 0. Looks at up to max_steps
+   places and calls fn for each user in a live slot who has not expired.
+   Returns TRUE if there is more. Users that exist during the whole walk are
+   seen exactly once; others at most once... a user that is removed and added
+   again meanwhile may be seen twice. fn may change the entry, not remove
+   users. fn returns FALSE to stop early (e.g. output full): *pos then names
+   the next entry. */
+bool user_table_walk(struct user_table *table, uint32_t *pos, time_t now,
+		     unsigned int max_steps,
+		     bool (*fn)(user_idx_t idx, void *context), void *context);
+
+/* The largest position of a walk, to show its progress. */
+uint32_t user_table_walk_end(const struct user_table *table);
+
+#endif
