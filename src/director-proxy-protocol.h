@@ -17,7 +17,9 @@
 				    for the answer with <token>. since = seconds
 				    since 1970; user = name as the login gave it
 				    (virtual user), for people to read
-     UP <token>                     the backend accepted the login
+     UP <token> [<ip>]              the backend accepted the login; <ip> if it
+				    isn't that of START: a backend may redirect
+				    a login to another one
      END <token> <reason>           the backend connection is closed
      ANNOUNCED                      after every (re)connect: all sessions that
 				    this process has were told (START, and UP

@@ -1,0 +1,350 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "ioloop.h"
+#include "ostream.h"
+#include "connection.h"
+#include "hostpid.h"
+#include "str.h"
+#include "../director-proxy-protocol.h"
+#include "director-link.h"
+
+/* The director's lines are short. */
+#define LINK_MAX_INPUT_SIZE 4096
+/* Disconnect if the director doesn't read and more than this is buffered. */
+#define LINK_MAX_OUTPUT_SIZE (64*1024)
+/* Announce further sessions only while less than this is buffered. */
+#define LINK_ANNOUNCE_OUTPUT_SIZE (8*1024)
+
+#define LINK_RETRY_MIN_MSECS 100
+/* The director waits for announcements for only a few seconds. */
+#define LINK_RETRY_MAX_MSECS 1000
+/* A connection that lasted at least this long is retried at once. */
+#define LINK_STABLE_SECS 5
+/* Not reaching the director is an error only after this long, so that its
+   restart is none. */
+#define LINK_UNREACHABLE_SECS 5
+/* Log the errors of one connection in this time, however often it's retried. */
+#define LINK_LOG_INTERVAL_SECS 60
+
+struct director_link {
+	/* Initialized once, then connected and disconnected again */
+	struct connection conn;
+	struct connection_list *conns;
+
+	char *protocol;
+	director_link_kick_t *kick;
+	struct director_sessions *sessions;
+
+	struct timeout *to_retry, *to_broken;
+	unsigned int retry_msecs;
+	/* Since when the director can't be reached, 0 if it can */
+	time_t unreachable_since;
+	/* When an error was logged last */
+	time_t last_logged;
+	bool announcing;
+};
+
+static const struct connection_settings link_set = {
+	.service_name_in = DIRECTOR_PROXY_SERVICE_DIRECTOR,
+	.service_name_out = DIRECTOR_PROXY_SERVICE_PLUGIN,
+	.major_version = DIRECTOR_PROXY_MAJOR_VERSION,
+	.minor_version = DIRECTOR_PROXY_MINOR_VERSION,
+	.input_max_size = LINK_MAX_INPUT_SIZE,
+	.output_max_size = LINK_MAX_OUTPUT_SIZE,
+	.client = TRUE,
+	/* It goes out in one write with what follows. */
+	.dont_send_version = TRUE,
+};
+
+static void link_connect(struct director_link *link);
+
+static bool link_is_muted(struct director_link *link)
+{
+	return link->last_logged != 0 &&
+		ioloop_time - link->last_logged < LINK_LOG_INTERVAL_SECS;
+}
+
+static void link_error(struct director_link *link, const char *error)
+{
+	if (link_is_muted(link))
+		return;
+	event_set_min_log_level(link->conn.event, LOG_TYPE_INFO);
+	e_error(link->conn.event, "%s (%u proxied sessions)", error,
+		director_sessions_count(link->sessions));
+	link->last_logged = ioloop_time;
+}
+
+static void link_retry_timeout(struct director_link *link)
+{
+	timeout_remove(&link->to_retry);
+	/* Without sessions there's nothing to tell: the next one connects. */
+	if (director_sessions_count(link->sessions) > 0)
+		link_connect(link);
+}
+
+static void link_retry_later(struct director_link *link)
+{
+	i_assert(link->to_retry == NULL);
+	link->to_retry = timeout_add_short(link->retry_msecs,
+					   link_retry_timeout, link);
+	link->retry_msecs = I_MIN(link->retry_msecs * 2, LINK_RETRY_MAX_MSECS);
+}
+
+static void link_connect(struct director_link *link)
+{
+	link->conn.disconnect_reason = CONNECTION_DISCONNECT_NOT;
+	/* the errors that conn itself logs */
+	event_set_min_log_level(link->conn.event, link_is_muted(link) ?
+				LOG_TYPE_PANIC : LOG_TYPE_INFO);
+	if (connection_client_connect(&link->conn) == 0) {
+		link->unreachable_since = 0;
+		return;
+	}
+	if (link->unreachable_since == 0)
+		link->unreachable_since = ioloop_time;
+	else if (ioloop_time - link->unreachable_since >=
+		 LINK_UNREACHABLE_SECS) {
+		link_error(link, t_strdup_printf("connect(%s) failed: %m",
+						 link->conn.base_name));
+	}
+	link_retry_later(link);
+}
+
+static void link_disconnect(struct director_link *link)
+{
+	timeout_remove(&link->to_broken);
+	if (ioloop_time - link->conn.connect_finished.tv_sec >=
+	    LINK_STABLE_SECS)
+		link->retry_msecs = LINK_RETRY_MIN_MSECS;
+	link->announcing = FALSE;
+	connection_disconnect(&link->conn);
+	link_retry_later(link);
+}
+
+static void link_conn_destroy(struct connection *conn)
+{
+	struct director_link *link =
+		container_of(conn, struct director_link, conn);
+
+	switch (conn->disconnect_reason) {
+	case CONNECTION_DISCONNECT_BUFFER_FULL:
+		link_error(link, "Too long line from director");
+		break;
+	case CONNECTION_DISCONNECT_HANDSHAKE_FAILED:
+		/* logged already */
+		if (!link_is_muted(link))
+			link->last_logged = ioloop_time;
+		break;
+	default:
+		break;
+	}
+	link_disconnect(link);
+}
+
+/* The connection can't be used any longer. Disconnect only in the next turn:
+   we may be called while its input is handled. */
+static void link_broken(struct director_link *link, const char *error)
+{
+	if (link->to_broken != NULL)
+		return;
+	link_error(link, error);
+	link->to_broken = timeout_add_short(0, link_disconnect, link);
+}
+
+static bool link_is_usable(struct director_link *link)
+{
+	return !link->conn.disconnected && link->to_broken == NULL;
+}
+
+static void link_send(struct director_link *link, const string_t *str)
+{
+	struct ostream *output = link->conn.output;
+
+	if (o_stream_get_buffer_avail_size(output) < str_len(str)) {
+		link_broken(link, "Director doesn't read, disconnecting");
+		return;
+	}
+	o_stream_nsend(output, str_data(str), str_len(str));
+	if (output->stream_errno != 0)
+		link_broken(link, t_strdup_printf("write() failed: %s",
+			o_stream_get_error(output)));
+}
+
+/* first: what to send before */
+static void link_announce(struct director_link *link, const char *first)
+{
+	struct ostream *output = link->conn.output;
+	string_t *str = t_str_new(LINK_ANNOUNCE_OUTPUT_SIZE * 2);
+
+	str_append(str, first);
+	while (link->announcing && link_is_usable(link) &&
+	       o_stream_get_buffer_used_size(output) <
+						LINK_ANNOUNCE_OUTPUT_SIZE) {
+		if (!director_sessions_announce_more(link->sessions, str,
+						LINK_ANNOUNCE_OUTPUT_SIZE)) {
+			str_append(str, "ANNOUNCED\n");
+			link->announcing = FALSE;
+		}
+		link_send(link, str);
+		str_truncate(str, 0);
+	}
+	if (link->announcing)
+		o_stream_set_flush_pending(output, TRUE);
+}
+
+static int link_output(struct director_link *link)
+{
+	int ret;
+
+	ret = o_stream_flush(link->conn.output);
+	if (ret < 0) {
+		link_broken(link, t_strdup_printf("write() failed: %s",
+			o_stream_get_error(link->conn.output)));
+		return 1;
+	}
+	link_announce(link, "");
+	return ret;
+}
+
+static void link_conn_connected(struct connection *conn, bool success)
+{
+	struct director_link *link =
+		container_of(conn, struct director_link, conn);
+
+	i_assert(success);
+
+	o_stream_set_flush_callback(conn->output, link_output, link);
+	link->announcing = TRUE;
+	director_sessions_announce_begin(link->sessions);
+	link_announce(link, t_strdup_printf(
+		"VERSION\t%s\t%u\t%u\nPROCESS\t%s\t%s\n",
+		link_set.service_name_out, link_set.major_version,
+		link_set.minor_version, my_pid, link->protocol));
+}
+
+static int
+link_cmd_kick(struct director_link *link, const char *const *args)
+{
+	struct director_session *session;
+	struct ip_addr except_ip;
+	uint32_t hash;
+
+	if (args[0] == NULL || str_to_uint32(args[0], &hash) < 0 || hash == 0 ||
+	    (args[1] != NULL && net_addr2ip(args[1], &except_ip) < 0))
+		return -1;
+
+	while ((session = director_sessions_find(link->sessions, hash,
+				args[1] == NULL ? NULL : &except_ip)) != NULL)
+		link->kick(session, "Kicked by director");
+	return 1;
+}
+
+static int link_conn_input_args(struct connection *conn,
+				const char *const *args)
+{
+	struct director_link *link =
+		container_of(conn, struct director_link, conn);
+
+	if (strcmp(args[0], "KICK") == 0 &&
+	    link_cmd_kick(link, args + 1) < 0) {
+		link_error(link, t_strdup_printf(
+			"Invalid KICK from director: %s",
+			t_strarray_join(args + 1, " ")));
+		return -1;
+	}
+	return 1;
+}
+
+static const struct connection_vfuncs link_vfuncs = {
+	.destroy = link_conn_destroy,
+	.client_connected = link_conn_connected,
+	.input_args = link_conn_input_args,
+};
+
+struct director_link *
+director_link_init(const char *socket_path, const char *protocol,
+		   director_link_kick_t *kick)
+{
+	struct director_link *link;
+
+	link = i_new(struct director_link, 1);
+	link->protocol = i_strdup(protocol);
+	link->kick = kick;
+	link->retry_msecs = LINK_RETRY_MIN_MSECS;
+	link->sessions = director_sessions_init();
+	link->conns = connection_list_init(&link_set, &link_vfuncs);
+	connection_init_client_unix(link->conns, &link->conn, socket_path);
+	return link;
+}
+
+void director_link_deinit(struct director_link **_link)
+{
+	struct director_link *link = *_link;
+
+	*_link = NULL;
+	timeout_remove(&link->to_retry);
+	timeout_remove(&link->to_broken);
+	connection_deinit(&link->conn);
+	connection_list_deinit(&link->conns);
+	director_sessions_deinit(&link->sessions);
+	i_free(link->protocol);
+	i_free(link);
+}
+
+struct director_session *
+director_link_start(struct director_link *link,
+		    const struct director_answer *answer,
+		    const struct ip_addr *ip, const char *user, void *context)
+{
+	struct director_session *session;
+
+	session = director_session_add(link->sessions, answer, ip, user,
+				       ioloop_time, context);
+	if (session == NULL)
+		return NULL;
+	if (link_is_usable(link)) T_BEGIN {
+		string_t *str = t_str_new(256);
+
+		director_session_append_start(link->sessions, session, str);
+		link_send(link, str);
+	} T_END; else if (link->conn.disconnected && link->to_retry == NULL) {
+		/* announces the session */
+		link_connect(link);
+	}
+	return session;
+}
+
+void director_link_up(struct director_link *link,
+		      struct director_session *session,
+		      const struct ip_addr *ip)
+{
+	bool redirected = !net_ip_compare(&session->ip, ip);
+
+	session->up = TRUE;
+	session->ip = *ip;
+	if (link_is_usable(link) &&
+	    director_session_is_told(link->sessions, session)) T_BEGIN {
+		string_t *str = t_str_new(128);
+
+		director_session_append_up(session, redirected, str);
+		link_send(link, str);
+	} T_END;
+}
+
+void director_link_end(struct director_link *link,
+		       struct director_session **_session, const char *reason)
+{
+	struct director_session *session = *_session;
+
+	if (session == NULL)
+		return;
+	if (link_is_usable(link) &&
+	    director_session_is_told(link->sessions, session)) T_BEGIN {
+		string_t *str = t_str_new(512);
+
+		director_session_append_end(session, reason, str);
+		link_send(link, str);
+	} T_END;
+	director_session_remove(link->sessions, _session);
+}
