@@ -9,7 +9,8 @@
 
 struct backends;
 
-/* Never freed while the user table refers to it: see backend_slot below. */
+/* Belongs to struct backends; read only for others. Users don't refer to it but
+   to its slot, so it may go away at any time. */
 struct backend {
 	struct ip_addr ip;
 	/* As the configuration or a peer named it; NULL if known by IP only */
@@ -27,22 +28,24 @@ struct backend {
 /* A slot is what a user entry refers to: a backend during one "life". When a
    backend is removed or flushed, its slot is dead at once: all users of it are
    forgotten in one step, and the user table sweeps their entries up later.
-   A slot number is used again only after backends_slot_free().
+   A slot number is used again only when its last user is gone.
    Slot 0 is never used. */
 #define BACKEND_SLOT_NONE 0
 #define BACKEND_SLOT_MAX 65535
 
-/* Beyond this many points in all, further vhosts of a backend are ignored when
-   the ring is built (a peer may send any number): the memory is bounded.
-   vhosts itself keeps its value. */
+/* A peer may send any number of vhosts. If all backends together (of all tags,
+   up or down) have more than this, those with the most get fewer points: as
+   many as the largest limit for each backend that keeps within this sum. It is
+   the same on all directors; vhosts itself keeps its value. */
 #define BACKENDS_MAX_POINTS (1U << 20)
 
 struct backends *backends_init(void);
 void backends_deinit(struct backends **backends);
 
-/* Adds a backend (up, DIRECTOR_DEFAULT_VHOSTS if vhosts is UINT_MAX). ip must
-   not be known. tag may be ""; hostname may be NULL. Returns NULL if no slot
-   is left. The rings are rebuilt lazily at the next lookup. */
+/* Adds a backend (up, DIRECTOR_DEFAULT_VHOSTS if vhosts is UINT_MAX: give a
+   peer's number to backend_set_vhosts() afterwards). ip must not be known. tag
+   may be ""; hostname may be NULL. Returns NULL if no slot is left. The rings
+   are rebuilt lazily at the next lookup. */
 struct backend *
 backend_add(struct backends *backends, const struct ip_addr *ip,
 	    const char *hostname, const char *tag, unsigned int vhosts);
@@ -63,7 +66,7 @@ bool backend_set_down(struct backends *backends, struct backend *backend,
 /* Constant time. NULL if unknown. */
 struct backend *
 backend_lookup(struct backends *backends, const struct ip_addr *ip);
-/* The backend whose live or dead slot this is; NULL if the slot is dead.
+/* The backend whose slot this is; NULL if the slot is dead or not in use.
    Constant time, the hot path of every lookup. */
 struct backend *backend_by_slot(struct backends *backends, uint16_t slot);
 /* The tag of a live or dead slot ("" or a text; same pointer as
@@ -101,9 +104,13 @@ backend_users(struct backends *backends, const struct backend *backend)
 	return backend_slot_users(backends, backend->slot);
 }
 
-/* Dead slots. A dead slot whose user count reaches 0 frees itself. Returns
-   TRUE if there are dead slots that still have users to sweep up. */
-bool backends_have_dead_slots(const struct backends *backends);
+/* Number of users in dead slots, who wait to be swept up. */
+unsigned int backends_dead_users(const struct backends *backends);
+/* A dead slot without users is free. */
+static inline bool backends_have_dead_slots(const struct backends *backends)
+{
+	return backends_dead_users(backends) > 0;
+}
 
 /* Total order of addresses: -1, 0, 1 (family, then bytes). */
 int backend_ip_cmp(const struct ip_addr *ip1, const struct ip_addr *ip2);

@@ -1,0 +1,518 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "array.h"
+#include "crc32.h"
+#include "hash.h"
+#include "director-admin-protocol.h"
+#include "backend.h"
+#include "vhost-ring.h"
+
+struct backend_entry {
+	/* what the others see; has to be first */
+	struct backend backend;
+	struct backend_tag *tag;
+	struct vhost_points points;
+};
+
+struct backend_tag {
+	char *name;
+	bool ring_valid;
+	struct vhost_ring ring;
+	/* whom the ring's points refer to */
+	ARRAY(struct backend_entry *) members;
+};
+
+struct backend_slot {
+	/* NULL if the slot is dead or free */
+	struct backend *backend;
+	/* NULL if the slot is free */
+	const char *tag;
+	unsigned int users;
+	uint16_t next_free;
+};
+
+struct backends {
+	HASH_TABLE(const struct ip_addr *, struct backend *) by_ip;
+	HASH_TABLE(const char *, struct backend_tag *) tags;
+	/* the tag that was asked for last: mostly there is only one */
+	struct backend_tag *last_tag;
+	ARRAY(struct backend *) sorted;
+
+	/* [0] is never used */
+	ARRAY(struct backend_slot) slots;
+	uint16_t first_free_slot;
+	unsigned int dead_users;
+
+	uint64_t vhosts_sum;
+	/* Nobody gets more points than this. */
+	unsigned int max_points;
+	unsigned int generation;
+};
+
+static struct backend_entry *backend_entry(struct backend *backend)
+{
+	return container_of(backend, struct backend_entry, backend);
+}
+
+int backend_ip_cmp(const struct ip_addr *ip1, const struct ip_addr *ip2)
+{
+	int ret;
+
+	if (ip1->family != ip2->family)
+		return IPADDR_IS_V4(ip1) ? -1 : 1;
+	if (IPADDR_IS_V4(ip1))
+		ret = memcmp(&ip1->u.ip4, &ip2->u.ip4, sizeof(ip1->u.ip4));
+	else
+		ret = memcmp(&ip1->u.ip6, &ip2->u.ip6, sizeof(ip1->u.ip6));
+	return ret < 0 ? -1 : (ret > 0 ? 1 : 0);
+}
+
+struct backends *backends_init(void)
+{
+	struct backends *backends = i_new(struct backends, 1);
+
+	hash_table_create(&backends->by_ip, default_pool, 0,
+			  net_ip_hash, backend_ip_cmp);
+	hash_table_create(&backends->tags, default_pool, 0, str_hash, strcmp);
+	i_array_init(&backends->sorted, 16);
+	i_array_init(&backends->slots, 16);
+	array_append_zero(&backends->slots);
+	backends->max_points = UINT_MAX;
+	return backends;
+}
+
+static void backend_free(struct backend *backend)
+{
+	struct backend_entry *entry = backend_entry(backend);
+
+	vhost_points_free(&entry->points);
+	i_free(*(char **)&backend->hostname);
+	i_free(entry);
+}
+
+static void backend_tag_free(struct backend_tag *tag)
+{
+	vhost_ring_free(&tag->ring);
+	array_free(&tag->members);
+	i_free(tag->name);
+	i_free(tag);
+}
+
+void backends_deinit(struct backends **_backends)
+{
+	struct backends *backends = *_backends;
+	struct hash_iterate_context *iter;
+	struct backend *backend;
+	const char *name;
+	struct backend_tag *tag;
+
+	*_backends = NULL;
+	array_foreach_elem(&backends->sorted, backend)
+		backend_free(backend);
+	iter = hash_table_iterate_init(backends->tags);
+	while (hash_table_iterate(iter, backends->tags, &name, &tag))
+		backend_tag_free(tag);
+	hash_table_iterate_deinit(&iter);
+	hash_table_destroy(&backends->tags);
+	hash_table_destroy(&backends->by_ip);
+	array_free(&backends->sorted);
+	array_free(&backends->slots);
+	i_free(backends);
+}
+
+/* Slots */
+
+static bool slot_alloc(struct backends *backends, struct backend *backend)
+{
+	struct backend_slot *slot;
+	unsigned int idx = backends->first_free_slot;
+
+	if (idx != BACKEND_SLOT_NONE) {
+		slot = array_idx_modifiable(&backends->slots, idx);
+		backends->first_free_slot = slot->next_free;
+	} else {
+		idx = array_count(&backends->slots);
+		if (idx > BACKEND_SLOT_MAX)
+			return FALSE;
+		slot = array_append_space(&backends->slots);
+	}
+	slot->backend = backend;
+	slot->tag = backend->tag;
+	backend->slot = idx;
+	return TRUE;
+}
+
+static void slot_free(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot =
+		array_idx_modifiable(&backends->slots, idx);
+
+	slot->tag = NULL;
+	slot->next_free = backends->first_free_slot;
+	backends->first_free_slot = idx;
+}
+
+static void slot_kill(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot =
+		array_idx_modifiable(&backends->slots, idx);
+
+	slot->backend = NULL;
+	if (slot->users > 0)
+		backends->dead_users += slot->users;
+	else
+		slot_free(backends, idx);
+}
+
+static inline struct backend_slot *
+slot_get(struct backends *backends, uint16_t idx)
+{
+	if (idx >= array_count(&backends->slots))
+		return NULL;
+	return array_idx_modifiable(&backends->slots, idx);
+}
+
+struct backend *backend_by_slot(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot = slot_get(backends, idx);
+
+	return slot == NULL ? NULL : slot->backend;
+}
+
+const char *backend_slot_tag(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot = slot_get(backends, idx);
+
+	return slot == NULL ? NULL : slot->tag;
+}
+
+void backend_slot_user_added(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot = slot_get(backends, idx);
+
+	i_assert(slot != NULL && slot->backend != NULL);
+	slot->users++;
+}
+
+void backend_slot_user_removed(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot = slot_get(backends, idx);
+
+	i_assert(slot != NULL && slot->users > 0);
+	slot->users--;
+	if (slot->backend != NULL)
+		return;
+	backends->dead_users--;
+	if (slot->users == 0)
+		slot_free(backends, idx);
+}
+
+unsigned int backend_slot_users(struct backends *backends, uint16_t idx)
+{
+	struct backend_slot *slot = slot_get(backends, idx);
+
+	return slot == NULL ? 0 : slot->users;
+}
+
+unsigned int backends_dead_users(const struct backends *backends)
+{
+	return backends->dead_users;
+}
+
+/* Tags */
+
+static struct backend_tag *
+tag_lookup(struct backends *backends, const char *name)
+{
+	struct backend_tag *tag = backends->last_tag;
+
+	if (tag != NULL && tag->name == name)
+		return tag;
+	tag = hash_table_lookup(backends->tags, name);
+	if (tag != NULL)
+		backends->last_tag = tag;
+	return tag;
+}
+
+static struct backend_tag *tag_get(struct backends *backends, const char *name)
+{
+	struct backend_tag *tag = tag_lookup(backends, name);
+	const char *key;
+
+	if (tag != NULL)
+		return tag;
+	tag = i_new(struct backend_tag, 1);
+	key = tag->name = i_strdup(name);
+	i_array_init(&tag->members, 8);
+	hash_table_insert(backends->tags, key, tag);
+	return tag;
+}
+
+const char *backends_tag(struct backends *backends, const char *name)
+{
+	struct backend_tag *tag = tag_lookup(backends, name);
+
+	return tag == NULL ? NULL : tag->name;
+}
+
+/* The ring of virtual hosts */
+
+static uint64_t points_needed(struct backends *backends, unsigned int max)
+{
+	struct backend *backend;
+	uint64_t sum = 0;
+
+	array_foreach_elem(&backends->sorted, backend)
+		sum += I_MIN(backend->vhosts, max);
+	return sum;
+}
+
+static void
+backend_update_points(struct backends *backends, struct backend_entry *entry)
+{
+	vhost_points_resize(&entry->points, &entry->backend.ip,
+			    I_MIN(entry->backend.vhosts, backends->max_points));
+}
+
+/* The ring is built again when it is needed. Until then nothing stays
+   allocated beyond BACKENDS_MAX_POINTS. */
+static void
+backend_ring_changed(struct backends *backends, struct backend *backend)
+{
+	struct backend_entry *entry = backend_entry(backend);
+
+	if (entry->points.count > I_MIN(backend->vhosts, backends->max_points))
+		backend_update_points(backends, entry);
+	vhost_ring_free(&entry->tag->ring);
+	entry->tag->ring_valid = FALSE;
+	backends->generation++;
+}
+
+/* Finds the largest limit with which all backends' points are not too many, so
+   that only those with the most vhosts are cut. It depends on nothing but the
+   numbers of vhosts: every director comes to the same. */
+static unsigned int backends_find_max_points(struct backends *backends)
+{
+	unsigned int low = 0, high = BACKENDS_MAX_POINTS;
+
+	if (backends->vhosts_sum <= BACKENDS_MAX_POINTS)
+		return UINT_MAX;
+	while (low < high) {
+		unsigned int mid = low + (high - low + 1) / 2;
+
+		if (points_needed(backends, mid) <= BACKENDS_MAX_POINTS)
+			low = mid;
+		else
+			high = mid - 1;
+	}
+	return low;
+}
+
+static void backends_update_max_points(struct backends *backends)
+{
+	unsigned int max_points = backends_find_max_points(backends);
+	struct backend *backend;
+
+	if (backends->max_points == max_points)
+		return;
+	backends->max_points = max_points;
+	array_foreach_elem(&backends->sorted, backend)
+		backend_ring_changed(backends, backend);
+}
+
+static void tag_build_ring(struct backends *backends, struct backend_tag *tag)
+{
+	ARRAY(const struct vhost_points *) points;
+	struct backend_entry *entry;
+	struct backend *backend;
+
+	array_clear(&tag->members);
+	i_array_init(&points, 16);
+	array_foreach_elem(&backends->sorted, backend) {
+		entry = backend_entry(backend);
+		if (entry->tag != tag)
+			continue;
+		backend_update_points(backends, entry);
+		if (backend->down)
+			continue;
+		const struct vhost_points *p = &entry->points;
+		array_push_back(&tag->members, &entry);
+		array_push_back(&points, &p);
+	}
+	vhost_ring_build(&tag->ring, array_front(&points),
+			 array_count(&points));
+	array_free(&points);
+	tag->ring_valid = TRUE;
+}
+
+struct backend *
+backend_by_hash(struct backends *backends, const char *tag_name, uint32_t hash)
+{
+	struct backend_tag *tag = tag_lookup(backends, tag_name);
+	struct backend_entry *const *entryp;
+	uint32_t member;
+
+	if (tag == NULL)
+		return NULL;
+	if (!tag->ring_valid)
+		tag_build_ring(backends, tag);
+	if (!vhost_ring_find(&tag->ring, hash, &member))
+		return NULL;
+	entryp = array_idx(&tag->members, member);
+	return &(*entryp)->backend;
+}
+
+unsigned int backends_generation(const struct backends *backends)
+{
+	return backends->generation;
+}
+
+/* Backends */
+
+/* Returns the place of ip in the sorted list, or where it belongs. */
+static unsigned int
+sorted_find(struct backends *backends, const struct ip_addr *ip)
+{
+	struct backend *const *list;
+	unsigned int left = 0, right;
+
+	list = array_get(&backends->sorted, &right);
+	while (left < right) {
+		unsigned int mid = left + (right - left) / 2;
+
+		if (backend_ip_cmp(&list[mid]->ip, ip) < 0)
+			left = mid + 1;
+		else
+			right = mid;
+	}
+	return left;
+}
+
+struct backend *
+backend_add(struct backends *backends, const struct ip_addr *ip,
+	    const char *hostname, const char *tag, unsigned int vhosts)
+{
+	struct backend_entry *entry;
+	struct backend *backend;
+	const struct ip_addr *key;
+
+	i_assert(backend_lookup(backends, ip) == NULL);
+
+	entry = i_new(struct backend_entry, 1);
+	entry->tag = tag_get(backends, tag);
+	backend = &entry->backend;
+	backend->ip = *ip;
+	backend->tag = entry->tag->name;
+	backend->vhosts = vhosts == UINT_MAX ? DIRECTOR_DEFAULT_VHOSTS : vhosts;
+	if (!slot_alloc(backends, backend)) {
+		i_free(entry);
+		return NULL;
+	}
+	backend->hostname = i_strdup(hostname);
+	key = &backend->ip;
+	hash_table_insert(backends->by_ip, key, backend);
+	array_insert(&backends->sorted, sorted_find(backends, ip), &backend, 1);
+
+	backends->vhosts_sum += backend->vhosts;
+	backends_update_max_points(backends);
+	backend_ring_changed(backends, backend);
+	return backend;
+}
+
+void backend_remove(struct backends *backends, struct backend **_backend)
+{
+	struct backend *backend = *_backend;
+	const struct ip_addr *key = &backend->ip;
+
+	*_backend = NULL;
+	slot_kill(backends, backend->slot);
+	array_delete(&backends->sorted, sorted_find(backends, &backend->ip), 1);
+	hash_table_remove(backends->by_ip, key);
+	backends->vhosts_sum -= backend->vhosts;
+	backends_update_max_points(backends);
+	backend_ring_changed(backends, backend);
+	backend_free(backend);
+}
+
+bool backend_flush(struct backends *backends, struct backend *backend)
+{
+	uint16_t old_slot = backend->slot;
+
+	if (backend_users(backends, backend) == 0)
+		return TRUE;
+	if (!slot_alloc(backends, backend))
+		return FALSE;
+	slot_kill(backends, old_slot);
+	return TRUE;
+}
+
+bool backend_set_vhosts(struct backends *backends, struct backend *backend,
+			unsigned int vhosts)
+{
+	if (backend->vhosts == vhosts)
+		return FALSE;
+	backends->vhosts_sum += vhosts;
+	backends->vhosts_sum -= backend->vhosts;
+	backend->vhosts = vhosts;
+	backends_update_max_points(backends);
+	backend_ring_changed(backends, backend);
+	return TRUE;
+}
+
+bool backend_set_down(struct backends *backends, struct backend *backend,
+		      bool down, time_t now)
+{
+	if (backend->down == down)
+		return FALSE;
+	backend->down = down;
+	backend->last_updown_change = now;
+	backend_ring_changed(backends, backend);
+	return TRUE;
+}
+
+struct backend *
+backend_lookup(struct backends *backends, const struct ip_addr *ip)
+{
+	return hash_table_lookup(backends->by_ip, ip);
+}
+
+struct backend *const *
+backends_sorted(struct backends *backends, unsigned int *count_r)
+{
+	return array_get(&backends->sorted, count_r);
+}
+
+/* The hosts hash needs this value for an IPv6 address: the classic ELF hash. */
+static uint32_t ip6_hash(const struct in6_addr *ip6)
+{
+	uint32_t h = 0, g;
+
+	for (unsigned int i = 0; i < sizeof(ip6->s6_addr); i++) {
+		h = (h << 4) + ip6->s6_addr[i];
+		g = h & 0xf0000000;
+		h ^= g >> 24;
+		h ^= g;
+	}
+	return h;
+}
+
+uint32_t backends_hash(struct backends *backends)
+{
+	struct backend *backend;
+	uint32_t crc = 0;
+
+	array_foreach_elem(&backends->sorted, backend) {
+		uint32_t state = backend->vhosts ^ (backend->down ? 1 : 0);
+		uint32_t ip;
+
+		if (IPADDR_IS_V4(&backend->ip))
+			memcpy(&ip, &backend->ip.u.ip4, sizeof(ip));
+		else
+			ip = ip6_hash(&backend->ip.u.ip6);
+		crc = crc32_data_more(crc, &state, sizeof(state));
+		crc = crc32_data_more(crc, &ip, sizeof(ip));
+		crc = crc32_str_more(crc, backend->tag);
+	}
+	return crc == 0 ? 1 : crc;
+}
