@@ -9,10 +9,11 @@
    millions; grows in small steps, never by copying the whole.
 
    Time is in seconds since 1970 and given by the caller. It may jump; then
-   nothing breaks, users only expire sooner or later.
+   nothing breaks, users only expire sooner or later. Timestamps before 1970 and
+   after 2106 are moved to these ends.
 
    An entry is named by its index, valid until the next call that may remove
-   users (user_table_remove(), _expire(), _sweep(), _deinit()). */
+   users (user_table_add(), _remove(), _expire(), _sweep(), _deinit()). */
 
 struct user_table;
 typedef uint32_t user_idx_t;
@@ -30,11 +31,13 @@ enum user_flags {
 };
 
 /* Called just before an entry goes away for any reason (expired, removed,
-   swept). It must not call the table. */
+   swept), but not by user_table_deinit(). It may read the table, not change
+   it. */
 typedef void user_table_removed_callback_t(user_idx_t idx, void *context);
 
 /* expire_secs >= 1: life of an entry since its last use. backends isn't owned
-   and must outlive the table. now: current time. */
+   and must outlive the table; they can have only one. now: current time.
+   removed may be NULL. */
 struct user_table *
 user_table_init(struct backends *backends, unsigned int expire_secs, time_t now,
 		user_table_removed_callback_t *removed, void *context);
@@ -57,8 +60,10 @@ uint16_t user_table_slot(const struct user_table *table, user_idx_t idx);
 time_t user_table_timestamp(const struct user_table *table, user_idx_t idx);
 enum user_flags user_table_flags(const struct user_table *table, user_idx_t idx);
 
+/* The new slot must be live and have the same tag. */
 void user_table_set_slot(struct user_table *table, user_idx_t idx,
 			 uint16_t slot);
+/* Nearly free, unless the new time is before the old one. */
 void user_table_set_timestamp(struct user_table *table, user_idx_t idx,
 			      time_t timestamp);
 void user_table_set_flags(struct user_table *table, user_idx_t idx,
@@ -78,34 +83,34 @@ bool user_table_is_recent(const struct user_table *table, user_idx_t idx,
 /* Number of entries that are in live slots (expired ones may be counted until
    user_table_expire() has come to them, at most a turn later). */
 unsigned int user_table_count(const struct user_table *table);
-/* Calls fn for every live user with the hash, in whatever tag. */
+/* Calls fn for every live user with the hash, in whatever tag. fn may change
+   the entry, not add or remove users. */
 void user_table_foreach_hash(struct user_table *table, uint32_t hash,
 			     time_t now,
 			     void (*fn)(user_idx_t idx, void *context),
 			     void *context);
 
 /* Removes users who have expired at now, and refreshes to now the users with
-   USER_FLAG_LEASED whose half-life has passed (so that they never get near
-   expiry). Looks at most at max_steps entries. Returns TRUE if there is more
-   to do now. Users with WEAK or MOVING are kept and looked at again 1 s
-   later. */
+   USER_FLAG_LEASED who aren't recent any more (so that they never get near
+   expiry). Looks at most at max_steps entries or seconds. Returns TRUE if there
+   is more to do now. Users with WEAK or MOVING are kept and looked at again 1 s
+   later. Users of dead slots who are met are removed. */
 bool user_table_expire(struct user_table *table, time_t now,
 		       unsigned int max_steps);
 /* When user_table_expire() will have work next, seconds since 1970; 0 if never
    (table empty). May be early, never late. */
 time_t user_table_next_expire(const struct user_table *table);
 
-/* Removes up to max_steps entries' worth of users of dead slots. Returns TRUE
-   if there is more to do. */
+/* Looks at up to max_steps places and removes the users of dead slots. Returns
+   TRUE if there is more to do. */
 bool user_table_sweep(struct user_table *table, unsigned int max_steps);
 
 /* Walk over all entries in slices: *pos starts at 0. Looks at up to max_steps
    places and calls fn for each user in a live slot who has not expired.
    Returns TRUE if there is more. Users that exist during the whole walk are
-   seen exactly once; others at most once... a user that is removed and added
-   again meanwhile may be seen twice. fn may change the entry, not remove
-   users. fn returns FALSE to stop early (e.g. output full): *pos then names
-   the next entry. */
+   seen exactly once, others at most once for each time that they are added. fn
+   may change the entry, not add or remove users. fn returns FALSE to stop after
+   this entry (e.g. output full): *pos then names the next one. */
 bool user_table_walk(struct user_table *table, uint32_t *pos, time_t now,
 		     unsigned int max_steps,
 		     bool (*fn)(user_idx_t idx, void *context), void *context);
