@@ -324,8 +324,10 @@ static void backends_update_max_points(struct backends *backends)
 static void tag_build_ring(struct backends *backends, struct backend_tag *tag)
 {
 	ARRAY(const struct vhost_points *) points;
+	const struct vhost_points *const *list;
 	struct backend_entry *entry;
 	struct backend *backend;
+	unsigned int count;
 
 	array_clear(&tag->members);
 	i_array_init(&points, 16);
@@ -340,8 +342,8 @@ static void tag_build_ring(struct backends *backends, struct backend_tag *tag)
 		array_push_back(&tag->members, &entry);
 		array_push_back(&points, &p);
 	}
-	vhost_ring_build(&tag->ring, array_front(&points),
-			 array_count(&points));
+	list = array_get(&points, &count);
+	vhost_ring_build(&tag->ring, list, count);
 	array_free(&points);
 	tag->ring_valid = TRUE;
 }
@@ -469,6 +471,14 @@ bool backend_set_down(struct backends *backends, struct backend *backend,
 	backend->last_updown_change = now;
 	backend_ring_changed(backends, backend);
 	return TRUE;
+}
+
+void backend_set_hostname(struct backend *backend, const char *hostname)
+{
+	char *old = (char *)backend->hostname;
+
+	backend->hostname = i_strdup(hostname);
+	i_free(old);
 }
 
 struct backend *

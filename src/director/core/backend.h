@@ -63,6 +63,9 @@ bool backend_set_vhosts(struct backends *backends, struct backend *backend,
 bool backend_set_down(struct backends *backends, struct backend *backend,
 		      bool down, time_t now);
 
+/* The name that was known before is freed. hostname may be NULL. */
+void backend_set_hostname(struct backend *backend, const char *hostname);
+
 /* Constant time. NULL if unknown. */
 struct backend *
 backend_lookup(struct backends *backends, const struct ip_addr *ip);
