@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "load.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -42,7 +43,7 @@ static struct {
 	unsigned int first, users, clients, depth, rate;
 	uint64_t requests;
 	double idle_secs, tail_secs;
-	bool random, may_change;
+	bool random, may_change, realtime;
 } opt = {
 	.users = 1, .clients = 50, .depth = 1, .idle_secs = 1, .tail_secs = 1,
 };
@@ -327,6 +328,17 @@ static void disconnect_clients(void)
 	}
 }
 
+/* So that what else runs on the machine does not count as latency. The admin
+   client stays an ordinary process. */
+static void set_realtime(void)
+{
+	struct sched_param param = { .sched_priority = 1 };
+
+	(void)sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
+	(void)sched_setscheduler(opt.pid, SCHED_RR | SCHED_RESET_ON_FORK,
+				 &param);
+}
+
 /* Ends with an empty line, or is one line */
 static bool admin_reply_complete(FILE *f)
 {
@@ -481,6 +493,8 @@ static void run(void)
 
 	auth_listen();
 	connect_clients();
+	if (opt.realtime)
+		set_realtime();
 	start_time = last_answer = now_ns();
 	if (opt.admin_command != NULL)
 		admin_pid = admin_start();
@@ -529,6 +543,7 @@ static const struct option long_options[] = {
 	{ "idle", required_argument, NULL, 'i' },
 	{ "tail", required_argument, NULL, 't' },
 	{ "may-change", no_argument, NULL, 'm' },
+	{ "realtime", no_argument, NULL, 'T' },
 	{ NULL, 0, NULL, 0 }
 };
 
@@ -549,6 +564,7 @@ static void parse_option(int c)
 	case 'C': opt.admin_command = optarg; break;
 	case 'i': opt.idle_secs = atof(optarg); break;
 	case 't': opt.tail_secs = atof(optarg); break;
+	case 'T': opt.realtime = true; break;
 	case 'm': opt.may_change = true; break;
 	default: die("See the source for the options");
 	}
