@@ -57,6 +57,8 @@ struct user_table {
 	uint32_t wheel_pending;
 	/* All lists up to this time have been moved to the pending list. */
 	time_t wheel_time;
+	/* If not 0: that is true only when wheel_time has come to here. */
+	time_t wheel_round_end;
 	/* No entry has to be looked at before this. */
 	time_t wheel_next;
 

@@ -151,20 +151,29 @@ static void wheel_update_next(struct user_table *table)
 			       wheel_list(table, table->wheel_next)));
 }
 
+static void wheel_set_time(struct user_table *table, time_t now)
+{
+	if (table->wheel_time >= table->wheel_round_end)
+		table->wheel_round_end = 0;
+	if (now < table->wheel_round_end ||
+	    now - table->wheel_size > table->wheel_time) {
+		/* The clock leapt forward: go through all lists once. (Or it was
+		   set back before that had ended: start again.) */
+		table->wheel_time = now - table->wheel_size;
+		table->wheel_round_end = now;
+	} else if (table->wheel_time > now) {
+		/* The clock was set back: the lists' times come again. */
+		table->wheel_time = now;
+	}
+}
+
 bool user_table_expire(struct user_table *table, time_t _now,
 		       unsigned int max_steps)
 {
 	struct user_store *store = &table->store;
 	time_t now = user_table_clamp_time(_now);
 
-	/* If the clock was set back, the lists' times come again: no entry is
-	   due earlier than its list. If it leapt forward, all lists are gone
-	   through once. */
-	if (table->wheel_time > now)
-		table->wheel_time = now;
-	if (table->wheel_time < now - table->wheel_size)
-		table->wheel_time = now - table->wheel_size;
-
+	wheel_set_time(table, now);
 	while (!list_is_empty(store, table->wheel_pending) ||
 	       table->wheel_time < now) {
 		if (max_steps-- == 0)
