@@ -1,0 +1,348 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What the commands of the admin socket do (spec: sockets.md §7.2-7.5). */
+
+#include "lib.h"
+#include "ostream.h"
+#include "str.h"
+#include "str-sanitize.h"
+#include "strescape.h"
+#include "strnum.h"
+#include "director-admin-protocol.h"
+#include "director-daemon.h"
+#include "director-settings.h"
+#include "server-list.h"
+#include "admin-connection.h"
+
+#define ADMIN_LOG_PREFIX "doveadm: "
+/* Entries of the user table looked at in a slice of USER-LIST */
+#define USER_LIST_STEPS 1000
+
+static const char *quote(const char *str)
+{
+	return t_strdup_printf("'%s'", str_sanitize(str, 80));
+}
+
+static bool
+parse_ip(struct admin_connection *ac, const char *str, struct ip_addr *ip_r)
+{
+	const char *tag;
+
+	if (strchr(str, '@') == NULL &&
+	    server_list_parse_ip_tag(str, ip_r, &tag) == 0)
+		return TRUE;
+	admin_error(ac, t_strdup_printf("Invalid IP address %s", quote(str)));
+	return FALSE;
+}
+
+static void reply_host(struct admin_connection *ac,
+		       enum director_host_result result)
+{
+	switch (result) {
+	case DIRECTOR_HOST_OK:
+		admin_reply_when_recorded(ac);
+		break;
+	case DIRECTOR_HOST_NOTFOUND:
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
+		break;
+	case DIRECTOR_HOST_TAG_CHANGED:
+		admin_reply(ac, "host tag can't be changed");
+		break;
+	case DIRECTOR_HOST_BUSY:
+		admin_reply(ac, "host is already being updated - "
+			    "try again later");
+		break;
+	}
+}
+
+/* -- HOST-* -- */
+
+static void
+cmd_host_list(struct admin_connection *ac, const char *const *args ATTR_UNUSED)
+{
+	struct director *director = director_daemon.core;
+	struct backends *backends = director_backends(director);
+	struct backend *const *list;
+	string_t *str = t_str_new(4096);
+	unsigned int i, count;
+
+	list = backends_sorted(backends, &count);
+	for (i = 0; i < count; i++) {
+		const struct backend *backend = list[i];
+
+		str_printfa(str, "%s\t%u\t%u\t", net_ip2addr(&backend->ip),
+			    backend->vhosts, backend_users(backends, backend));
+		str_append_tabescaped(str, backend->tag);
+		str_printfa(str, "\t%c\t%"PRIdTIME_T"\t%u\n",
+			    backend->down ? 'D' : 'U',
+			    director_daemon_to_wall(
+				backend->last_updown_change),
+			    session_leases_count(director_leases(director),
+						 &backend->ip));
+	}
+	str_append_c(str, '\n');
+	o_stream_nsend(ac->conn.output, str_data(str), str_len(str));
+}
+
+static void
+cmd_host_list_removed(struct admin_connection *ac,
+		      const char *const *args ATTR_UNUSED)
+{
+	struct director *director = director_daemon.core;
+	struct backend *const *list;
+	unsigned int i, count;
+
+	list = backends_sorted(director_initial_backends(director), &count);
+	for (i = 0; i < count; i++) {
+		if (backend_lookup(director_backends(director),
+				   &list[i]->ip) == NULL)
+			admin_reply(ac, net_ip2addr(&list[i]->ip));
+	}
+	admin_reply(ac, "");
+}
+
+static void host_set(struct admin_connection *ac, const char *const *args,
+		     bool may_add)
+{
+	struct director_time now = director_daemon_now();
+	unsigned int vhosts = UINT_MAX;
+	struct ip_addr ip;
+	const char *tag;
+
+	if (server_list_parse_ip_tag(args[0], &ip, &tag) < 0) {
+		admin_error(ac, t_strdup_printf("Invalid IP address %s",
+						quote(args[0])));
+		return;
+	}
+	if (args[1] != NULL && str_to_uint(args[1], &vhosts) < 0) {
+		admin_error(ac, t_strdup_printf(
+			"Invalid vhost count %s: must be a number from 0 to "
+			"%u", quote(args[1]), DIRECTOR_MAX_VHOSTS));
+		return;
+	}
+	if (args[1] != NULL && vhosts > DIRECTOR_MAX_VHOSTS) {
+		admin_reply(ac, "vhost count too large");
+		return;
+	}
+	if (strchr(args[0], '@') == NULL)
+		tag = NULL;
+	reply_host(ac, director_host_set(director_daemon.core, &ip, tag,
+					 vhosts, may_add, ADMIN_LOG_PREFIX,
+					 &now));
+}
+
+static void
+cmd_host_set(struct admin_connection *ac, const char *const *args)
+{
+	host_set(ac, args, TRUE);
+}
+
+static void
+cmd_host_update(struct admin_connection *ac, const char *const *args)
+{
+	host_set(ac, args, FALSE);
+}
+
+static void host_set_down(struct admin_connection *ac, const char *const *args,
+			  bool down)
+{
+	struct director_time now = director_daemon_now();
+	struct ip_addr ip;
+
+	if (parse_ip(ac, args[0], &ip)) {
+		reply_host(ac, director_host_set_down(director_daemon.core, &ip,
+						      down, ADMIN_LOG_PREFIX,
+						      &now));
+	}
+}
+
+static void cmd_host_up(struct admin_connection *ac, const char *const *args)
+{
+	host_set_down(ac, args, FALSE);
+}
+
+static void
+cmd_host_down(struct admin_connection *ac, const char *const *args)
+{
+	host_set_down(ac, args, TRUE);
+}
+
+static void
+cmd_host_remove(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct ip_addr ip;
+
+	if (parse_ip(ac, args[0], &ip)) {
+		reply_host(ac, director_host_remove(director_daemon.core, &ip,
+						    ADMIN_LOG_PREFIX, &now));
+	}
+}
+
+static void
+cmd_host_flush(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct ip_addr ip;
+
+	if (args[0] != NULL && !parse_ip(ac, args[0], &ip))
+		return;
+	reply_host(ac, director_host_flush(director_daemon.core,
+					   args[0] == NULL ? NULL : &ip,
+					   ADMIN_LOG_PREFIX, &now));
+}
+
+/* -- USER-* -- */
+
+/* A number is a hash, unless the caller says that it is a name. */
+static int
+parse_user(const char *user, bool is_name, uint32_t *hash_r,
+	   const char **error_r)
+{
+	if (!is_name && str_to_uint32(user, hash_r) == 0)
+		return 0;
+	return director_user_hash(director_daemon.core, user, hash_r, error_r);
+}
+
+static time_t user_expires(user_idx_t idx)
+{
+	return director_daemon_to_wall(
+		user_table_timestamp(director_users(director_daemon.core),
+				     idx) +
+		director_daemon.set->director_user_expire);
+}
+
+static const char *backend_ip_str(const struct backend *backend)
+{
+	return backend == NULL ? "" : net_ip2addr(&backend->ip);
+}
+
+static void
+cmd_user_lookup(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct director *director = director_daemon.core;
+	struct backends *backends = director_backends(director);
+	struct user_table *users = director_users(director);
+	const char *tag = "", *tag_ptr, *error;
+	const struct backend *current = NULL;
+	user_idx_t idx = USER_IDX_NONE;
+	bool is_name = FALSE;
+	uint32_t hash;
+
+	if (args[1] != NULL) {
+		tag = args[1];
+		is_name = args[2] != NULL && strcmp(args[2], "user") == 0;
+	}
+	if (parse_user(args[0], is_name, &hash, &error) < 0) {
+		e_error(ac->conn.event, "%s", error);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return;
+	}
+	tag_ptr = backends_tag(backends, tag);
+	if (tag_ptr != NULL)
+		idx = user_table_lookup(users, tag_ptr, hash, now.wall);
+	if (idx != USER_IDX_NONE) {
+		current = backend_by_slot(backends,
+					  user_table_slot(users, idx));
+	}
+	admin_reply(ac, t_strdup_printf("%s\t%"PRIdTIME_T"\t%s\t%s",
+		backend_ip_str(current),
+		idx == USER_IDX_NONE ? 0 : user_expires(idx),
+		backend_ip_str(backend_by_hash(backends, tag, hash)),
+		backend_ip_str(director_initial_backend(director, tag,
+							hash))));
+}
+
+static bool user_list_user(user_idx_t idx, void *context)
+{
+	struct admin_connection *ac = context;
+	struct director *director = director_daemon.core;
+	struct user_table *users = director_users(director);
+	const struct backend *backend =
+		backend_by_slot(director_backends(director),
+				user_table_slot(users, idx));
+
+	if (!admin_output_has_room(ac))
+		return FALSE;
+	if (backend == NULL ||
+	    (ac->walk_ip.family != 0 &&
+	     !net_ip_compare(&ac->walk_ip, &backend->ip)))
+		return TRUE;
+	T_BEGIN {
+		admin_reply(ac, t_strdup_printf("%u\t%"PRIdTIME_T"\t%s",
+			user_table_hash(users, idx), user_expires(idx),
+			net_ip2addr(&backend->ip)));
+	} T_END;
+	return TRUE;
+}
+
+static bool user_list_more(struct admin_connection *ac)
+{
+	struct director_time now = director_daemon_now();
+
+	if (user_table_walk(director_users(director_daemon.core),
+			    &ac->walk_pos, now.wall, USER_LIST_STEPS,
+			    user_list_user, ac))
+		return TRUE;
+	admin_reply(ac, "");
+	return FALSE;
+}
+
+static void
+cmd_user_list(struct admin_connection *ac, const char *const *args)
+{
+	i_zero(&ac->walk_ip);
+	if (args[0] != NULL && !parse_ip(ac, args[0], &ac->walk_ip))
+		return;
+	ac->walk_pos = 0;
+	admin_output(ac, user_list_more);
+}
+
+static const struct admin_command {
+	const char *name;
+	unsigned int min_args, max_args;
+	void (*handler)(struct admin_connection *ac, const char *const *args);
+	const char *usage;
+} admin_commands[] = {
+	{ "HOST-LIST", 0, 0, cmd_host_list, "" },
+	{ "HOST-LIST-REMOVED", 0, 0, cmd_host_list_removed, "" },
+	{ "HOST-SET", 1, 2, cmd_host_set, "<ip>[@<tag>] [<vhosts>]" },
+	{ "HOST-UPDATE", 2, 2, cmd_host_update, "<ip>[@<tag>] <vhosts>" },
+	{ "HOST-UP", 1, 1, cmd_host_up, "<ip>" },
+	{ "HOST-DOWN", 1, 1, cmd_host_down, "<ip>" },
+	{ "HOST-REMOVE", 1, 1, cmd_host_remove, "<ip>" },
+	{ "HOST-FLUSH", 0, 1, cmd_host_flush, "[<ip>]" },
+	{ "USER-LOOKUP", 1, 3, cmd_user_lookup,
+	  "<user>|<hash> [<tag> [user]]" },
+	{ "USER-LIST", 0, 1, cmd_user_list, "[<ip>]" },
+};
+
+void admin_command(struct admin_connection *ac, const char *const *args)
+{
+	const struct admin_command *cmd = NULL;
+	unsigned int i, count;
+
+	if (args[0] == NULL) {
+		admin_error(ac, "Empty line instead of a command");
+		return;
+	}
+	for (i = 0; i < N_ELEMENTS(admin_commands); i++) {
+		if (strcmp(admin_commands[i].name, args[0]) == 0)
+			cmd = &admin_commands[i];
+	}
+	if (cmd == NULL) {
+		admin_error(ac, t_strdup_printf("Unknown command %s",
+						quote(args[0])));
+		return;
+	}
+	args++;
+	count = str_array_length(args);
+	if (count < cmd->min_args || count > cmd->max_args) {
+		admin_error(ac, t_strdup_printf(
+			"Wrong number of parameters, usage: %s %s",
+			cmd->name, cmd->usage));
+		return;
+	}
+	cmd->handler(ac, args);
+}

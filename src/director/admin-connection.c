@@ -1,0 +1,292 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* How commands come and answers go; what they do is in admin-commands.c. */
+
+#include "lib.h"
+#include "ioloop.h"
+#include "istream.h"
+#include "ostream.h"
+#include "strescape.h"
+#include "master-service.h"
+#include "director-admin-protocol.h"
+#include "director-daemon.h"
+#include "admin-connection.h"
+
+/* No more output is made while this much waits to be read */
+#define ADMIN_OUTPUT_THROTTLE_SIZE (64*1024)
+/* sockets.md §7.1: the longest wait for the ring (here: for the journal) */
+#define ADMIN_WAIT_MSECS (30*1000)
+
+static struct connection_list *admin_connections;
+
+static void admin_process(struct admin_connection *ac);
+
+static bool admin_is_busy(const struct admin_connection *ac)
+{
+	return ac->output_more != NULL || ac->waiting_change;
+}
+
+bool admin_output_has_room(struct admin_connection *ac)
+{
+	return o_stream_get_buffer_used_size(ac->conn.output) <
+		ADMIN_OUTPUT_THROTTLE_SIZE;
+}
+
+static void admin_destroy(struct connection *conn)
+{
+	struct admin_connection *ac =
+		container_of(conn, struct admin_connection, conn);
+
+	timeout_remove(&ac->to_wait);
+	timeout_remove(&ac->to_output);
+	connection_deinit(conn);
+	i_free(ac);
+	master_service_client_connection_destroyed(master_service);
+}
+
+void admin_reply(struct admin_connection *ac, const char *line)
+{
+	struct const_iovec iov[2] = {
+		{ .iov_base = line, .iov_len = strlen(line) },
+		{ .iov_base = "\n", .iov_len = 1 },
+	};
+
+	o_stream_nsendv(ac->conn.output, iov, N_ELEMENTS(iov));
+}
+
+void admin_error(struct admin_connection *ac, const char *error)
+{
+	e_error(ac->conn.event, "%s", error);
+	admin_reply(ac, t_strconcat(DIRECTOR_ADMIN_REPLY_ERROR" ", error,
+				    NULL));
+}
+
+/* -- Waiting for the journal -- */
+
+static void admin_wait_done(struct admin_connection *ac, const char *reply)
+{
+	timeout_remove(&ac->to_wait);
+	ac->waiting_change = FALSE;
+	admin_reply(ac, reply);
+	admin_process(ac);
+}
+
+static void admin_wait_timeout(struct admin_connection *ac)
+{
+	admin_wait_done(ac, "Ring sync timed out");
+}
+
+void admin_reply_when_recorded(struct admin_connection *ac)
+{
+	unsigned int change = director_last_change(director_daemon.core);
+
+	if (director_change_is_recorded(director_daemon.core, change)) {
+		director_daemon_commit();
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+		return;
+	}
+	ac->waiting_change = TRUE;
+	ac->wait_change = change;
+	ac->to_wait = timeout_add(ADMIN_WAIT_MSECS, admin_wait_timeout, ac);
+}
+
+void admin_connections_changes_recorded(void)
+{
+	struct connection *conn, *next;
+
+	for (conn = admin_connections->connections; conn != NULL; conn = next) {
+		struct admin_connection *ac =
+			container_of(conn, struct admin_connection, conn);
+
+		next = conn->next;
+		if (ac->waiting_change &&
+		    director_change_is_recorded(director_daemon.core,
+						ac->wait_change))
+			admin_wait_done(ac, DIRECTOR_ADMIN_REPLY_OK);
+	}
+}
+
+/* -- Long lists -- */
+
+static void admin_output_slice(struct admin_connection *ac)
+{
+	timeout_remove(&ac->to_output);
+	o_stream_cork(ac->conn.output);
+	if (!ac->output_more(ac))
+		ac->output_more = NULL;
+	o_stream_uncork(ac->conn.output);
+	if (ac->conn.output->closed) {
+		/* nobody to give it to */
+		ac->output_more = NULL;
+	}
+	if (ac->output_more == NULL)
+		admin_process(ac);
+	else if (admin_output_has_room(ac)) {
+		/* others first */
+		ac->to_output = timeout_add_short(0, admin_output_slice, ac);
+	}
+	/* else the flush callback goes on */
+}
+
+void admin_output(struct admin_connection *ac, admin_output_t *output_more)
+{
+	ac->output_more = output_more;
+	ac->to_output = timeout_add_short(0, admin_output_slice, ac);
+}
+
+static int admin_flush(struct admin_connection *ac)
+{
+	int ret = o_stream_flush(ac->conn.output);
+
+	if (ret < 0 || !admin_output_has_room(ac))
+		return ret;
+	if (ac->output_more != NULL) {
+		if (ac->to_output == NULL) {
+			ac->to_output = timeout_add_short(
+				0, admin_output_slice, ac);
+		}
+	} else if (ac->conn.io == NULL && !admin_is_busy(ac)) {
+		/* it was halted because nothing was read */
+		ac->to_output = timeout_add_short(0, admin_process, ac);
+	}
+	return ret;
+}
+
+/* -- Input -- */
+
+static void admin_line(struct admin_connection *ac, const char *line)
+{
+	const char *const *args = t_strsplit_tabescaped(line);
+	unsigned int major, minor;
+
+	if (ac->conn.version_received) {
+		admin_command(ac, args);
+		return;
+	}
+	if (str_array_length(args) < 4 || strcmp(args[0], "VERSION") != 0 ||
+	    strcmp(args[1], DIRECTOR_ADMIN_SERVICE) != 0 ||
+	    str_to_uint(args[2], &major) < 0 ||
+	    str_to_uint(args[3], &minor) < 0 ||
+	    major != DIRECTOR_ADMIN_MAJOR_VERSION) {
+		admin_error(ac, "doveadm not compatible with this server "
+			    "(mixed old and new binaries?): expected "
+			    "VERSION "DIRECTOR_ADMIN_SERVICE" 1 0");
+		ac->conn.disconnect_reason =
+			CONNECTION_DISCONNECT_HANDSHAKE_FAILED;
+		return;
+	}
+	(void)connection_verify_version(&ac->conn, args[1], major, minor);
+	connection_set_handshake_ready(&ac->conn);
+}
+
+/* Skips a line that is too long for the buffer. */
+static void admin_skip_line(struct admin_connection *ac)
+{
+	size_t size;
+
+	(void)i_stream_get_data(ac->conn.input, &size);
+	if (!ac->skipping_line) {
+		ac->skipping_line = TRUE;
+		admin_error(ac, t_strdup_printf(
+			"Line is longer than %u bytes",
+			DIRECTOR_ADMIN_MAX_LINE_LEN));
+	}
+	i_stream_skip(ac->conn.input, size);
+}
+
+/* Executes what was read, as far as nothing has to be waited for. */
+static void admin_process(struct admin_connection *ac)
+{
+	struct connection *conn = &ac->conn;
+	const char *line;
+
+	timeout_remove(&ac->to_output);
+	if (ac->processing)
+		return;
+	ac->processing = TRUE;
+	o_stream_cork(conn->output);
+	while (!admin_is_busy(ac) && admin_output_has_room(ac) &&
+	       conn->disconnect_reason == CONNECTION_DISCONNECT_NOT &&
+	       (line = i_stream_next_line(conn->input)) != NULL) {
+		if (ac->skipping_line) {
+			ac->skipping_line = FALSE;
+			continue;
+		}
+		T_BEGIN {
+			admin_line(ac, line);
+		} T_END;
+	}
+	o_stream_uncork(conn->output);
+	ac->processing = FALSE;
+	director_daemon_schedule();
+
+	if (conn->disconnect_reason != CONNECTION_DISCONNECT_NOT)
+		admin_destroy(conn);
+	else if (admin_is_busy(ac) || !admin_output_has_room(ac))
+		connection_input_halt(conn);
+	else if (conn->io == NULL)
+		connection_input_resume(conn);
+}
+
+static void admin_input(struct connection *conn)
+{
+	struct admin_connection *ac =
+		container_of(conn, struct admin_connection, conn);
+
+	switch (connection_input_read(conn)) {
+	case -1:
+		return;
+	case -2:
+		admin_skip_line(ac);
+		break;
+	default:
+		break;
+	}
+	admin_process(ac);
+}
+
+void admin_connection_create(struct master_service_connection *conn)
+{
+	struct admin_connection *ac;
+
+	master_service_client_connection_accept(conn);
+	ac = i_new(struct admin_connection, 1);
+	connection_init_server_ip(admin_connections, &ac->conn, conn->name,
+				  conn->fd, conn->fd, &conn->remote_ip,
+				  conn->remote_port);
+	o_stream_set_no_error_handling(ac->conn.output, TRUE);
+	o_stream_set_flush_callback(ac->conn.output, admin_flush, ac);
+	o_stream_nsend_str(ac->conn.output, DIRECTOR_ADMIN_VERSION_LINE"\n");
+}
+
+static const struct connection_settings admin_set = {
+	.service_name_in = DIRECTOR_ADMIN_SERVICE,
+	.service_name_out = DIRECTOR_ADMIN_SERVICE,
+	.major_version = DIRECTOR_ADMIN_MAJOR_VERSION,
+	.minor_version = DIRECTOR_ADMIN_MINOR_VERSION,
+	/* the greeting is sent as one exact line */
+	.dont_send_version = TRUE,
+	.input_max_size = DIRECTOR_ADMIN_MAX_LINE_LEN,
+	.input_full_behavior = CONNECTION_BEHAVIOR_ALLOW,
+	.output_max_size = SIZE_MAX,
+	.client = FALSE,
+};
+
+static const struct connection_vfuncs admin_vfuncs = {
+	.destroy = admin_destroy,
+	.input = admin_input,
+};
+
+void admin_connections_init(void)
+{
+	admin_connections = connection_list_init(&admin_set, &admin_vfuncs);
+}
+
+void admin_connections_deinit(void)
+{
+	struct connection *conn;
+
+	while ((conn = admin_connections->connections) != NULL)
+		admin_destroy(conn);
+	connection_list_deinit(&admin_connections);
+}

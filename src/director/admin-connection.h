@@ -1,0 +1,60 @@
+#ifndef ADMIN_CONNECTION_H
+#define ADMIN_CONNECTION_H
+
+#include "connection.h"
+
+/* The director-admin socket (spec: sockets.md §7). */
+
+struct admin_connection;
+struct master_service_connection;
+
+void admin_connections_init(void);
+/* Closes all. */
+void admin_connections_deinit(void);
+/* Takes over the accepted connection, of a unix or a TCP socket. */
+void admin_connection_create(struct master_service_connection *conn);
+/* The core has recorded changes: commands that waited for it are answered. */
+void admin_connections_changes_recorded(void);
+
+/* -- For admin-commands.c -- */
+
+/* Gives output as long as there is room; called again when there is. Returns
+   TRUE if there is more. */
+typedef bool admin_output_t(struct admin_connection *conn);
+
+struct admin_connection {
+	struct connection conn;
+
+	/* Output of the command that is being answered; NULL if none */
+	admin_output_t *output_more;
+	/* A place in the user table, and whose users are wanted (family 0:
+	   all), for output_more() */
+	uint32_t walk_pos;
+	struct ip_addr walk_ip;
+
+	/* Waits for this change to be recorded */
+	unsigned int wait_change;
+	struct timeout *to_wait;
+	/* Gives the next slice */
+	struct timeout *to_output;
+
+	bool waiting_change:1;
+	bool skipping_line:1;
+	bool processing:1;
+};
+
+/* Replies one line. */
+void admin_reply(struct admin_connection *conn, const char *line);
+/* Replies ERROR with the text. */
+void admin_error(struct admin_connection *conn, const char *error);
+/* OK, as soon as all that was changed until now is recorded. */
+void admin_reply_when_recorded(struct admin_connection *conn);
+/* Starts the output of a long list. */
+void admin_output(struct admin_connection *conn, admin_output_t *output_more);
+/* Is there room for more output now? */
+bool admin_output_has_room(struct admin_connection *conn);
+
+/* admin-commands.c: executes one line. */
+void admin_command(struct admin_connection *conn, const char *const *args);
+
+#endif

@@ -1,0 +1,369 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What the relay does with the lines: decides nothing, the core is asked. */
+
+#include "lib.h"
+#include "ioloop.h"
+#include "llist.h"
+#include "ostream.h"
+#include "str.h"
+#include "director-proxy-protocol.h"
+#include "director-settings.h"
+#include "auth-line.h"
+#include "auth-relay-private.h"
+
+/* More answers outstanding than any login process has logins */
+#define RELAY_MAX_REQUESTS (1U << 16)
+#define RELAY_MIN_REQUESTS 8
+
+static const char *const reply_words[AUTH_RELAY_TYPE_COUNT] = {
+	[AUTH_RELAY_LOGIN] = "OK\t",
+	[AUTH_RELAY_USERDB] = "PASS\t",
+	[AUTH_RELAY_AUTHREPLY] = "OK\t",
+};
+
+static bool line_begins(const char *line, size_t size, const char *word)
+{
+	size_t len = strlen(word);
+
+	return size >= len && memcmp(line, word, len) == 0;
+}
+
+/* -- director_proxy_maybe: where the client is connected to -- */
+
+static void requests_grow(struct auth_relay *relay)
+{
+	struct relay_request *old = relay->requests;
+	unsigned int i, old_size = relay->requests_size;
+
+	relay->requests_size = I_MAX(old_size * 2, RELAY_MIN_REQUESTS);
+	relay->requests = i_new(struct relay_request, relay->requests_size);
+	for (i = 0; i < old_size; i++) {
+		relay->requests[old[i].id & (relay->requests_size - 1)] =
+			old[i];
+	}
+	i_free(old);
+}
+
+static void
+relay_request_add(struct auth_relay *relay, const char *line, size_t size)
+{
+	struct relay_request request;
+
+	if (auth_line_parse_request(line, size, &request.id, &request.lip,
+				    &request.lport) < 0)
+		return;
+	if (relay->requests_pending >= relay->requests_size &&
+	    relay->requests_size < RELAY_MAX_REQUESTS)
+		requests_grow(relay);
+	relay->requests_pending++;
+	relay->requests[request.id & (relay->requests_size - 1)] = request;
+}
+
+static const struct relay_request *
+relay_request_find(struct auth_relay *relay, const struct auth_line *line)
+{
+	static const struct relay_request unknown = { .id = 0 };
+	const struct relay_request *request;
+	uint32_t id;
+
+	if (relay->requests_size == 0 ||
+	    auth_line_parse_id(line->id, line->id_len, &id) < 0)
+		return &unknown;
+	request = &relay->requests[id & (relay->requests_size - 1)];
+	return request->id == id ? request : &unknown;
+}
+
+/* -- Requests -- */
+
+static void relay_lookup_free(struct relay_lookup **_rl)
+{
+	struct relay_lookup *rl = *_rl;
+
+	*_rl = NULL;
+	i_free(rl->line);
+	i_free(rl->username);
+	i_free(rl->tag);
+	i_free(rl);
+}
+
+static void relay_lookup_unlink(struct relay_lookup *rl)
+{
+	struct auth_relay *relay = rl->relay;
+
+	DLLIST2_REMOVE(&relay->lookups_head, &relay->lookups_tail, rl);
+	relay->lookups_count--;
+	relay->lookups_bytes -= rl->size;
+}
+
+static void
+relay_cancel(struct auth_relay *relay, const char *args, size_t size)
+{
+	size_t len = strlen(reply_words[relay->type]);
+	struct relay_lookup *rl;
+	struct auth_line line;
+
+	for (rl = relay->lookups_head; rl != NULL; rl = rl->next) {
+		(void)auth_line_parse(rl->line + len, rl->size - len, &line);
+		if (line.id_len == size && memcmp(line.id, args, size) == 0)
+			break;
+	}
+	if (rl == NULL)
+		return;
+	director_lookup_abort(director_daemon.core, &rl->lookup);
+	relay_lookup_unlink(rl);
+	relay_lookup_free(&rl);
+}
+
+static void relay_cpid(struct auth_relay *relay, const char *args, size_t size)
+{
+	uint32_t pid;
+
+	/* the client's own word; the plugin's socket shows who it really is */
+	if (relay->type != AUTH_RELAY_LOGIN || relay->process != NULL ||
+	    auth_line_parse_id(args, size, &pid) < 0 || pid == 0 ||
+	    pid > INT_MAX)
+		return;
+	relay->process = login_process_ref(
+		director_leases(director_daemon.core), (pid_t)pid);
+}
+
+static void
+relay_request(struct auth_relay *relay, const char *line, size_t size)
+{
+	if (line_begins(line, size, "AUTH\t"))
+		relay_request_add(relay, line + 5, size - 5);
+	else if (line_begins(line, size, "CANCEL\t")) {
+		T_BEGIN {
+			relay_cancel(relay, line + 7, size - 7);
+		} T_END;
+	} else if (line_begins(line, size, "CPID\t"))
+		relay_cpid(relay, line + 5, size - 5);
+}
+
+void auth_relay_requests(struct auth_relay *relay, const char *data,
+			 size_t size)
+{
+	const char *end = data + size, *next;
+
+	if (relay->type != AUTH_RELAY_LOGIN)
+		return;
+	for (; data < end; data = next + 1) {
+		next = memchr(data, '\n', end - data);
+		i_assert(next != NULL);
+		relay_request(relay, data, next - data);
+	}
+	auth_relay_update_input(relay);
+}
+
+/* -- Replies -- */
+
+static void append_uint(string_t *str, uintmax_t number)
+{
+	char buf[MAX_INT_STRLEN];
+
+	str_append(str, dec2str_buf(buf, number));
+}
+
+static void
+append_host(string_t *str, const struct director_lookup *lookup)
+{
+	const struct backend *backend = lookup->backend;
+	const char *ip = net_ip2addr(&backend->ip);
+
+	str_append(str, "\tproxy_refresh=");
+	append_uint(str, director_daemon.set->director_user_expire / 2);
+	str_append(str, "\thost=");
+	if (backend->hostname == NULL)
+		str_append(str, ip);
+	else {
+		str_append(str, backend->hostname);
+		str_append(str, "\thostip=");
+		str_append(str, ip);
+	}
+}
+
+static void
+append_lease(string_t *str, const struct director_lookup *lookup)
+{
+	str_append(str, "\t"DIRECTOR_PROXY_FIELD_HASH"=");
+	append_uint(str, lookup->hash);
+	if (!lookup->leased)
+		return;
+	str_append(str, "\t"DIRECTOR_PROXY_FIELD_ID"=");
+	str_append(str, session_token_str(&lookup->token));
+	str_append(str, "\t"DIRECTOR_PROXY_FIELD_DEADLINE"=");
+	append_uint(str, lookup->lease_deadline);
+}
+
+static void
+relay_answer(struct auth_relay *relay, const struct director_lookup *lookup,
+	     const struct auth_line *parsed, const char *line, size_t size)
+{
+	string_t *str = t_str_new(size + 256);
+	const struct relay_request *request;
+
+	if (parsed->proxy_maybe) {
+		request = relay_request_find(relay, parsed);
+		if (auth_line_is_self(parsed, &lookup->backend->ip,
+				      &request->lip, request->lport)) {
+			auth_line_append_local(str, line, size);
+			str_append_c(str, '\n');
+			o_stream_nsend(relay->client.output, str_data(str),
+				       str_len(str));
+			return;
+		}
+	}
+	str_append_data(str, line, size);
+	if (!parsed->proxy)
+		str_append(str, "\tproxy=y");
+	append_host(str, lookup);
+	if (relay->type == AUTH_RELAY_LOGIN)
+		append_lease(str, lookup);
+	str_append_c(str, '\n');
+	o_stream_nsend(relay->client.output, str_data(str), str_len(str));
+}
+
+static void
+relay_fail(struct auth_relay *relay, const struct director_lookup *lookup,
+	   const struct auth_line *parsed)
+{
+	string_t *str = t_str_new(64);
+
+	e_error(director_daemon.event, "director: User %s host lookup failed: "
+		"%s", lookup->username, lookup->error);
+	str_append(str, "FAIL\t");
+	str_append_data(str, parsed->id, parsed->id_len);
+	str_append(str, "\tcode=temp_fail\n");
+	o_stream_nsend(relay->client.output, str_data(str), str_len(str));
+}
+
+static void
+relay_hold(struct auth_relay *relay, const char *line, size_t size)
+{
+	struct relay_lookup *rl = relay->spare;
+
+	relay->spare = NULL;
+	rl->line = i_strndup(line, size);
+	rl->size = size;
+	rl->lookup.username = rl->username = i_strdup(rl->lookup.username);
+	rl->lookup.tag = rl->tag = i_strdup(rl->lookup.tag);
+	DLLIST2_APPEND(&relay->lookups_head, &relay->lookups_tail, rl);
+	relay->lookups_count++;
+	relay->lookups_bytes += size;
+}
+
+static void
+relay_lookup(struct auth_relay *relay, const struct auth_line *parsed,
+	     const char *line, size_t size)
+{
+	struct director_time now = director_daemon_now();
+	struct relay_lookup *rl = relay->spare;
+	int ret;
+
+	if (rl == NULL) {
+		rl = relay->spare = i_new(struct relay_lookup, 1);
+		rl->relay = relay;
+	}
+	rl->lookup.username = parsed->username;
+	rl->lookup.tag = parsed->tag;
+	rl->lookup.process = relay->process;
+	ret = director_lookup(director_daemon.core, &rl->lookup, &now);
+	if (ret > 0) {
+		director_daemon_commit();
+		relay_answer(relay, &rl->lookup, parsed, line, size);
+	} else if (ret < 0)
+		relay_fail(relay, &rl->lookup, parsed);
+	else
+		relay_hold(relay, line, size);
+}
+
+/* Is it a line that may have to be changed? */
+static bool
+relay_reply_wanted(struct auth_relay *relay, const char *line, size_t size)
+{
+	if (relay->requests_pending > 0 &&
+	    (line_begins(line, size, "OK\t") ||
+	     line_begins(line, size, "FAIL\t")))
+		relay->requests_pending--;
+	return line_begins(line, size, reply_words[relay->type]);
+}
+
+/* Returns TRUE if the line was handled, FALSE if it is to be passed on. */
+static bool
+relay_reply(struct auth_relay *relay, const char *line, size_t size)
+{
+	size_t len = strlen(reply_words[relay->type]);
+	struct auth_line parsed;
+	bool ret;
+
+	T_BEGIN {
+		ret = auth_line_parse(line + len, size - len, &parsed);
+		if (ret)
+			relay_lookup(relay, &parsed, line, size);
+	} T_END;
+	return ret;
+}
+
+void auth_relay_replies(struct auth_relay *relay, const char *data,
+			size_t size)
+{
+	struct ostream *output = relay->client.output;
+	/* where the lines begin that are still to be passed on as they are */
+	const char *run = data, *end = data + size, *next;
+
+	o_stream_cork(output);
+	for (; data < end; data = next + 1) {
+		next = memchr(data, '\n', end - data);
+		i_assert(next != NULL);
+		if (!relay_reply_wanted(relay, data, next - data))
+			continue;
+		if (run < data)
+			o_stream_nsend(output, run, data - run);
+		if (relay_reply(relay, data, next - data))
+			run = next + 1;
+		else
+			run = data;
+	}
+	if (run < end)
+		o_stream_nsend(output, run, end - run);
+	o_stream_uncork(output);
+	director_daemon_schedule();
+	auth_relay_update_input(relay);
+}
+
+void auth_relay_lookup_done(struct director_lookup *lookup, bool success)
+{
+	struct relay_lookup *rl =
+		container_of(lookup, struct relay_lookup, lookup);
+	struct auth_relay *relay = rl->relay;
+	size_t len = strlen(reply_words[relay->type]);
+	struct auth_line parsed;
+
+	relay_lookup_unlink(rl);
+	T_BEGIN {
+		(void)auth_line_parse(rl->line + len, rl->size - len, &parsed);
+		if (success) {
+			relay_answer(relay, lookup, &parsed, rl->line,
+				     rl->size);
+		} else {
+			relay_fail(relay, lookup, &parsed);
+		}
+	} T_END;
+	relay_lookup_free(&rl);
+	auth_relay_update_input(relay);
+}
+
+void auth_relay_lookups_free(struct auth_relay *relay)
+{
+	struct relay_lookup *rl;
+
+	while ((rl = relay->lookups_head) != NULL) {
+		director_lookup_abort(director_daemon.core, &rl->lookup);
+		relay_lookup_unlink(rl);
+		relay_lookup_free(&rl);
+	}
+	if (relay->spare != NULL)
+		relay_lookup_free(&relay->spare);
+	i_free(relay->requests);
+}

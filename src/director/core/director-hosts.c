@@ -1,0 +1,251 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Changes of backends, and what is recorded of them and of users. */
+
+#include "lib.h"
+#include "director-admin-protocol.h"
+#include "director-private.h"
+
+void director_host_record(const struct backend *backend,
+			  struct director_record *record_r)
+{
+	i_zero(record_r);
+	record_r->type = DIRECTOR_RECORD_HOST;
+	record_r->ip = backend->ip;
+	record_r->hostname = backend->hostname;
+	record_r->tag = backend->tag;
+	record_r->vhosts = backend->vhosts;
+	record_r->down = backend->down;
+	record_r->timestamp = backend->last_updown_change;
+}
+
+static void
+record_host(struct director *director, const struct backend *backend)
+{
+	struct director_record record;
+
+	director_host_record(backend, &record);
+	director->v.record(director->context, &record);
+}
+
+static void
+record_host_gone(struct director *director, const struct ip_addr *ip,
+		 enum director_record_type type)
+{
+	const struct director_record record = {
+		.type = type,
+		.ip = *ip,
+		.tag = "",
+	};
+
+	director->v.record(director->context, &record);
+}
+
+bool director_user_record(struct director *director, user_idx_t idx,
+			  struct director_record *record_r)
+{
+	uint32_t hash = user_table_hash(director->users, idx);
+	struct backend *backend =
+		backend_by_slot(director->backends,
+				user_table_slot(director->users, idx));
+
+	if (backend == NULL ||
+	    backend_by_hash(director->backends, backend->tag, hash) == backend)
+		return FALSE;
+	i_zero(record_r);
+	record_r->type = DIRECTOR_RECORD_USER;
+	record_r->ip = backend->ip;
+	record_r->tag = backend->tag;
+	record_r->hash = hash;
+	record_r->timestamp = user_table_timestamp(director->users, idx);
+	return TRUE;
+}
+
+void director_record_user(struct director *director, user_idx_t idx)
+{
+	struct director_record record;
+
+	if ((user_table_flags(director->users, idx) &
+	     USER_FLAG_JOURNALED) != 0 ||
+	    !director_user_record(director, idx, &record))
+		return;
+	user_table_set_flags(director->users, idx, USER_FLAG_JOURNALED, 0);
+	director->v.record(director->context, &record);
+}
+
+void director_backends_changed(struct director *director)
+{
+	director->last_change++;
+	director->walking = TRUE;
+	director->walk_pos = 0;
+	director->retry = director->waiting_head;
+}
+
+static bool director_walk_user(user_idx_t idx, void *context)
+{
+	director_record_user(context, idx);
+	return TRUE;
+}
+
+bool director_walk(struct director *director, const struct director_time *now,
+		   unsigned int max_steps)
+{
+	if (!director->walking)
+		return FALSE;
+	if (user_table_walk(director->users, &director->walk_pos, now->wall,
+			    max_steps, director_walk_user, director))
+		return TRUE;
+	director->walking = FALSE;
+	director->recorded_change = director->last_change;
+	director->v.changes_recorded(director->context);
+	return FALSE;
+}
+
+unsigned int director_last_change(const struct director *director)
+{
+	return director->last_change;
+}
+
+bool director_change_is_recorded(const struct director *director,
+				 unsigned int change)
+{
+	/* the counter may wrap */
+	return (int)(director->recorded_change - change) >= 0;
+}
+
+enum director_host_result
+director_host_set(struct director *director, const struct ip_addr *ip,
+		  const char *tag, unsigned int vhosts, bool may_add,
+		  const char *by, const struct director_time *now ATTR_UNUSED)
+{
+	struct backend *backend = backend_lookup(director->backends, ip);
+	unsigned int old_vhosts;
+
+	if (backend == NULL) {
+		if (!may_add)
+			return DIRECTOR_HOST_NOTFOUND;
+		backend = backend_add(director->backends, ip, NULL,
+				      tag == NULL ? "" : tag, vhosts);
+		if (backend == NULL)
+			return DIRECTOR_HOST_BUSY;
+		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+			"%sHost %s added (vhost_count=%u%s%s)", by,
+			net_ip2addr(ip), backend->vhosts,
+			*backend->tag == '\0' ? "" : " tag=", backend->tag));
+	} else {
+		if (tag != NULL && strcmp(backend->tag, tag) != 0)
+			return DIRECTOR_HOST_TAG_CHANGED;
+		old_vhosts = backend->vhosts;
+		if (vhosts != UINT_MAX)
+			(void)backend_set_vhosts(director->backends, backend,
+						 vhosts);
+		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+			"%sHost %s vhost count changed from %u to %u", by,
+			net_ip2addr(ip), old_vhosts, backend->vhosts));
+	}
+	record_host(director, backend);
+	director_backends_changed(director);
+	return DIRECTOR_HOST_OK;
+}
+
+enum director_host_result
+director_host_set_down(struct director *director, const struct ip_addr *ip,
+		       bool down, const char *by,
+		       const struct director_time *now)
+{
+	struct backend *backend = backend_lookup(director->backends, ip);
+	time_t old_change;
+
+	if (backend == NULL)
+		return DIRECTOR_HOST_NOTFOUND;
+	old_change = backend->last_updown_change;
+	if (!backend_set_down(director->backends, backend, down, now->wall))
+		return DIRECTOR_HOST_OK;
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%sHost %s changed %s (vhost_count=%u last_updown_change=%"
+		PRIdTIME_T")", by, net_ip2addr(ip), down ? "down" : "up",
+		backend->vhosts, old_change));
+	record_host(director, backend);
+	director_backends_changed(director);
+	return DIRECTOR_HOST_OK;
+}
+
+static void
+log_sessions_left(struct director *director, const struct ip_addr *ip,
+		  const char *by, const char *what)
+{
+	unsigned int count = session_leases_count(director->leases, ip);
+
+	if (count == 0)
+		return;
+	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+		"%sHost %s %s with %u live sessions: until they end, their "
+		"users may be on two backends", by, net_ip2addr(ip), what,
+		count));
+}
+
+enum director_host_result
+director_host_remove(struct director *director, const struct ip_addr *ip,
+		     const char *by,
+		     const struct director_time *now ATTR_UNUSED)
+{
+	struct backend *backend = backend_lookup(director->backends, ip);
+	/* it may be the backend's own */
+	const struct ip_addr ip_copy = *ip;
+
+	if (backend == NULL)
+		return DIRECTOR_HOST_NOTFOUND;
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%sHost %s removed (%u users)", by, net_ip2addr(ip),
+		backend_users(director->backends, backend)));
+	log_sessions_left(director, ip, by, "removed");
+	backend_remove(director->backends, &backend);
+	record_host_gone(director, &ip_copy, DIRECTOR_RECORD_HOST_REMOVE);
+	director_backends_changed(director);
+	return DIRECTOR_HOST_OK;
+}
+
+static bool
+flush_backend(struct director *director, struct backend *backend,
+	      const char *by)
+{
+	if (!backend_flush(director->backends, backend))
+		return FALSE;
+	log_sessions_left(director, &backend->ip, by, "flushed");
+	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
+	return TRUE;
+}
+
+enum director_host_result
+director_host_flush(struct director *director, const struct ip_addr *ip,
+		    const char *by, const struct director_time *now ATTR_UNUSED)
+{
+	struct backend *const *backends, *backend;
+	unsigned int i, count, users = user_table_count(director->users);
+
+	if (ip != NULL) {
+		backend = backend_lookup(director->backends, ip);
+		if (backend == NULL)
+			return DIRECTOR_HOST_NOTFOUND;
+		return flush_backend(director, backend, by) ?
+			DIRECTOR_HOST_OK : DIRECTOR_HOST_BUSY;
+	}
+
+	backends = backends_sorted(director->backends, &count);
+	for (i = 0; i < count; i++) {
+		if (!flush_backend(director, backends[i], by))
+			return DIRECTOR_HOST_BUSY;
+	}
+	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+		"%sFlushed all backend hosts with %u users. This is an unsafe "
+		"operation and may cause the same users to end up in multiple "
+		"backends.", by, users));
+	return DIRECTOR_HOST_OK;
+}
+
+const struct backend *
+director_initial_backend(struct director *director, const char *tag,
+			 uint32_t hash)
+{
+	return backend_by_hash(director->initial, tag, hash);
+}

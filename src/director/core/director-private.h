@@ -1,0 +1,55 @@
+#ifndef DIRECTOR_PRIVATE_H
+#define DIRECTOR_PRIVATE_H
+
+#include "director.h"
+
+struct director {
+	struct director_core_settings set;
+	struct director_vfuncs v;
+	void *context;
+
+	struct username_hash *username_hash;
+	struct backends *backends;
+	/* As the setting has it: all up, default vhosts */
+	struct backends *initial;
+	/* During the start grace, if the setting has changed: the backends as
+	   they were before. Else NULL. */
+	struct backends *previous;
+	struct user_table *users;
+	struct session_leases *leases;
+
+	uint64_t started_msecs;
+	/* Lookups that wait, oldest first */
+	struct director_lookup *waiting_head, *waiting_tail;
+	unsigned int waiting_count;
+	/* The next one to try again; NULL if there is no reason to try */
+	struct director_lookup *retry;
+
+	/* Walk that records users whom a change left where hashing doesn't put
+	   them any more */
+	unsigned int last_change, recorded_change;
+	uint32_t walk_pos;
+	bool walking;
+
+	/* Logged already that login processes without plugin are there */
+	uint64_t plugin_missing_logged_msecs;
+};
+
+#define DIRECTOR_LOG(director, type, text) \
+	(director)->v.log((director)->context, type, text)
+
+/* Returns FALSE if hashing puts the user where he is. */
+bool director_user_record(struct director *director, user_idx_t idx,
+			  struct director_record *record_r);
+/* Records the user if he isn't where hashing puts him. */
+void director_record_user(struct director *director, user_idx_t idx);
+/* The backends have changed: waiting lookups are tried again, users are
+   walked. */
+void director_backends_changed(struct director *director);
+/* A slice of the walk. Returns TRUE if there is more. */
+bool director_walk(struct director *director, const struct director_time *now,
+		   unsigned int max_steps);
+void director_host_record(const struct backend *backend,
+			  struct director_record *record_r);
+
+#endif

@@ -1,0 +1,283 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What was recorded comes back, and the setting is applied to it. */
+
+#include "lib.h"
+#include "director-admin-protocol.h"
+#include "director-private.h"
+
+static void
+restore_host(struct director *director, const struct director_record *record)
+{
+	struct backend *backend =
+		backend_lookup(director->backends, &record->ip);
+
+	if (backend != NULL && strcmp(backend->tag, record->tag) != 0)
+		backend_remove(director->backends, &backend);
+	if (backend == NULL) {
+		backend = backend_add(director->backends, &record->ip,
+				      record->hostname, record->tag,
+				      record->vhosts);
+		if (backend == NULL)
+			return;
+	}
+	(void)backend_set_vhosts(director->backends, backend, record->vhosts);
+	(void)backend_set_down(director->backends, backend, record->down,
+			       record->timestamp);
+	backend->last_updown_change = record->timestamp;
+}
+
+static void
+restore_flush(struct director *director, const struct director_record *record)
+{
+	struct backend *backend =
+		backend_lookup(director->backends, &record->ip);
+
+	if (backend == NULL || backend_flush(director->backends, backend))
+		return;
+	/* No slot is left until the dead ones are swept; nobody waits yet. */
+	while (user_table_sweep(director->users, UINT_MAX)) ;
+	(void)backend_flush(director->backends, backend);
+}
+
+static void
+restore_user(struct director *director, const struct director_record *record,
+	     const struct director_time *now)
+{
+	struct backend *backend =
+		backend_lookup(director->backends, &record->ip);
+	time_t timestamp = I_MIN(record->timestamp, now->wall);
+	const char *tag;
+	user_idx_t idx;
+
+	if (backend == NULL)
+		return;
+	tag = backends_tag(director->backends, backend->tag);
+	idx = user_table_lookup(director->users, tag, record->hash, now->wall);
+	if (idx == USER_IDX_NONE) {
+		if (timestamp + (time_t)director->set.user_expire_secs <=
+		    now->wall)
+			return;
+		idx = user_table_add(director->users, record->hash,
+				     backend->slot, timestamp, now->wall);
+		if (idx == USER_IDX_NONE)
+			return;
+	} else {
+		user_table_set_slot(director->users, idx, backend->slot);
+		user_table_set_timestamp(director->users, idx, timestamp);
+	}
+	user_table_set_flags(director->users, idx, USER_FLAG_JOURNALED, 0);
+}
+
+static void
+restore_user_forget(struct director *director,
+		    const struct director_record *record,
+		    const struct director_time *now)
+{
+	const char *tag = backends_tag(director->backends, record->tag);
+	user_idx_t idx;
+
+	if (tag == NULL)
+		return;
+	idx = user_table_lookup(director->users, tag, record->hash, now->wall);
+	if (idx == USER_IDX_NONE)
+		return;
+	/* it isn't to be recorded again */
+	user_table_set_flags(director->users, idx, 0, USER_FLAG_JOURNALED);
+	user_table_remove(director->users, idx);
+}
+
+void director_restore(struct director *director,
+		      const struct director_record *record,
+		      const struct director_time *now)
+{
+	struct backend *backend;
+
+	switch (record->type) {
+	case DIRECTOR_RECORD_CONFIG:
+		if (backend_lookup(director->initial, &record->ip) == NULL) {
+			(void)backend_add(director->initial, &record->ip,
+					  record->hostname, record->tag,
+					  DIRECTOR_DEFAULT_VHOSTS);
+		}
+		break;
+	case DIRECTOR_RECORD_HOST:
+		restore_host(director, record);
+		break;
+	case DIRECTOR_RECORD_HOST_REMOVE:
+		backend = backend_lookup(director->backends, &record->ip);
+		if (backend != NULL)
+			backend_remove(director->backends, &backend);
+		break;
+	case DIRECTOR_RECORD_HOST_FLUSH:
+		restore_flush(director, record);
+		break;
+	case DIRECTOR_RECORD_USER:
+		restore_user(director, record, now);
+		break;
+	case DIRECTOR_RECORD_USER_FORGET:
+		restore_user_forget(director, record, now);
+		break;
+	}
+}
+
+static struct backends *backends_copy(struct backends *src)
+{
+	struct backends *dest = backends_init();
+	struct backend *const *backends, *backend;
+	unsigned int i, count;
+
+	backends = backends_sorted(src, &count);
+	for (i = 0; i < count; i++) {
+		backend = backend_add(dest, &backends[i]->ip, NULL,
+				      backends[i]->tag, backends[i]->vhosts);
+		if (backend != NULL && backends[i]->down) {
+			(void)backend_set_down(dest, backend, TRUE,
+				backends[i]->last_updown_change);
+		}
+	}
+	return dest;
+}
+
+static bool
+configure_add(struct director *director, const struct director_record *record,
+	      const struct backend *old, bool first, const char *by)
+{
+	struct backend *backend =
+		backend_lookup(director->backends, &record->ip);
+
+	if (backend != NULL) {
+		/* what was done at run time stays, but for the name */
+		backend_set_hostname(backend, record->hostname);
+		return FALSE;
+	}
+	if (old != NULL && strcmp(old->tag, record->tag) == 0) {
+		/* was removed at run time: stays so */
+		return FALSE;
+	}
+	if (backend_add(director->backends, &record->ip, record->hostname,
+			record->tag, DIRECTOR_DEFAULT_VHOSTS) == NULL)
+		return FALSE;
+	if (!first) {
+		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+			"%sHost %s added", by, net_ip2addr(&record->ip)));
+	}
+	return TRUE;
+}
+
+static bool
+configure_remove(struct director *director, const struct backend *old,
+		 const struct backend *new_backend, const char *by)
+{
+	struct backend *backend = backend_lookup(director->backends, &old->ip);
+
+	if (new_backend != NULL && strcmp(new_backend->tag, old->tag) == 0)
+		return FALSE;
+	if (backend == NULL || strcmp(backend->tag, old->tag) != 0)
+		return FALSE;
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%sHost %s removed", by, net_ip2addr(&old->ip)));
+	backend_remove(director->backends, &backend);
+	return TRUE;
+}
+
+void director_configure(struct director *director,
+			const struct director_record *configured,
+			unsigned int count, const struct director_time *now)
+{
+	const char *by = "director_mail_servers changed: ";
+	struct backends *old = director->initial, *new_list = backends_init();
+	struct backends *previous = backends_copy(director->backends);
+	struct backend *const *old_list;
+	unsigned int i, old_count;
+	bool changed = FALSE, first;
+
+	old_list = backends_sorted(old, &old_count);
+	first = old_count == 0;
+	for (i = 0; i < count; i++) {
+		if (backend_lookup(new_list, &configured[i].ip) == NULL) {
+			(void)backend_add(new_list, &configured[i].ip,
+					  configured[i].hostname,
+					  configured[i].tag,
+					  DIRECTOR_DEFAULT_VHOSTS);
+		}
+	}
+	for (i = 0; i < old_count; i++) {
+		if (configure_remove(director, old_list[i],
+				     backend_lookup(new_list, &old_list[i]->ip),
+				     by))
+			changed = TRUE;
+	}
+	for (i = 0; i < count; i++) {
+		if (configure_add(director, &configured[i],
+				  backend_lookup(old, &configured[i].ip),
+				  first, by))
+			changed = TRUE;
+	}
+	backends_deinit(&director->initial);
+	director->initial = new_list;
+	if (changed && !first &&
+	    now->msecs < director->started_msecs + DIRECTOR_START_GRACE_MSECS)
+		director->previous = previous;
+	else
+		backends_deinit(&previous);
+	director_backends_changed(director);
+}
+
+struct dump_context {
+	struct director *director;
+	void (*callback)(void *context, const struct director_record *record);
+	void *context;
+};
+
+static bool dump_user(user_idx_t idx, void *context)
+{
+	struct dump_context *ctx = context;
+	struct user_table *users = ctx->director->users;
+	struct director_record record;
+
+	/* what hashing finds needs no record any more */
+	user_table_set_flags(users, idx, 0, USER_FLAG_JOURNALED);
+	if (director_user_record(ctx->director, idx, &record)) {
+		user_table_set_flags(users, idx, USER_FLAG_JOURNALED, 0);
+		ctx->callback(ctx->context, &record);
+	}
+	return TRUE;
+}
+
+static void dump_hosts(struct dump_context *ctx)
+{
+	struct backend *const *backends;
+	struct director_record record;
+	unsigned int i, count;
+
+	backends = backends_sorted(ctx->director->initial, &count);
+	for (i = 0; i < count; i++) {
+		director_host_record(backends[i], &record);
+		record.type = DIRECTOR_RECORD_CONFIG;
+		ctx->callback(ctx->context, &record);
+	}
+	backends = backends_sorted(ctx->director->backends, &count);
+	for (i = 0; i < count; i++) {
+		director_host_record(backends[i], &record);
+		ctx->callback(ctx->context, &record);
+	}
+}
+
+bool director_dump(struct director *director, uint32_t *pos,
+		   unsigned int max_steps, const struct director_time *now,
+		   void (*callback)(void *context,
+				    const struct director_record *record),
+		   void *context)
+{
+	struct dump_context ctx = {
+		.director = director,
+		.callback = callback,
+		.context = context,
+	};
+
+	if (*pos == 0)
+		dump_hosts(&ctx);
+	return user_table_walk(director->users, pos, now->wall, max_steps,
+			       dump_user, &ctx);
+}

@@ -1,0 +1,537 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "llist.h"
+#include "str.h"
+#include "username-hash.h"
+#include "director-private.h"
+
+/* A slice of work: a few hundred microseconds */
+#define RUN_MAX_STEPS 2000
+#define RUN_MAX_LOOKUPS 200
+
+/* At most one line a minute about logins without plugin */
+#define PLUGIN_MISSING_LOG_MSECS (60*1000)
+
+static void director_user_removed(user_idx_t idx, void *context)
+{
+	struct director *director = context;
+	uint16_t slot = user_table_slot(director->users, idx);
+
+	/* of a dead slot the record of the flush or removal says it already */
+	if ((user_table_flags(director->users, idx) &
+	     USER_FLAG_JOURNALED) == 0 ||
+	    backend_by_slot(director->backends, slot) == NULL)
+		return;
+
+	const struct director_record record = {
+		.type = DIRECTOR_RECORD_USER_FORGET,
+		.hash = user_table_hash(director->users, idx),
+		.tag = backend_slot_tag(director->backends, slot),
+	};
+	director->v.record(director->context, &record);
+}
+
+static void
+director_session_changed(const char *tag, uint32_t hash, bool leased,
+			 void *context)
+{
+	struct director *director = context;
+	user_idx_t idx;
+
+	/* with time 0 nobody is expired */
+	idx = user_table_lookup(director->users, tag, hash, 0);
+	if (idx == USER_IDX_NONE)
+		return;
+	user_table_set_flags(director->users, idx,
+			     leased ? USER_FLAG_LEASED : 0,
+			     leased ? 0 : USER_FLAG_LEASED);
+}
+
+struct director *
+director_init(const struct director_core_settings *set,
+	      const struct director_vfuncs *vfuncs, void *context,
+	      const struct director_time *now)
+{
+	struct director *director;
+	const char *error;
+
+	director = i_new(struct director, 1);
+	director->set = *set;
+	director->v = *vfuncs;
+	director->context = context;
+	director->started_msecs = now->msecs;
+	director->username_hash = username_hash_init(set->username_hash, &error);
+	if (director->username_hash == NULL)
+		i_panic("director_username_hash wasn't checked: %s", error);
+	director->backends = backends_init();
+	director->initial = backends_init();
+	director->users = user_table_init(director->backends,
+					  set->user_expire_secs, now->wall,
+					  director_user_removed, director);
+	director->leases = session_leases_init(set->instance,
+					       director_session_changed,
+					       director);
+	return director;
+}
+
+void director_deinit(struct director **_director)
+{
+	struct director *director = *_director;
+
+	*_director = NULL;
+	i_assert(director->waiting_count == 0);
+	session_leases_deinit(&director->leases);
+	user_table_deinit(&director->users);
+	if (director->previous != NULL)
+		backends_deinit(&director->previous);
+	backends_deinit(&director->initial);
+	backends_deinit(&director->backends);
+	username_hash_deinit(&director->username_hash);
+	i_free(director);
+}
+
+struct backends *director_backends(struct director *director)
+{
+	return director->backends;
+}
+
+struct backends *director_initial_backends(struct director *director)
+{
+	return director->initial;
+}
+
+struct user_table *director_users(struct director *director)
+{
+	return director->users;
+}
+
+struct session_leases *director_leases(struct director *director)
+{
+	return director->leases;
+}
+
+int director_user_hash(struct director *director, const char *username,
+		       uint32_t *hash_r, const char **error_r)
+{
+	const char *error;
+
+	username = username_hash_cut(username,
+				     director->set.master_user_separator);
+	if (username_hash_get(director->username_hash, username,
+			      hash_r, &error) == 0)
+		return 0;
+	*error_r = t_strdup_printf("Failed to expand director_username_hash=%s: "
+				   "%s", director->set.username_hash, error);
+	return -1;
+}
+
+/* Where a user who isn't known may go now. NULL and a reason: nowhere yet. */
+static struct backend *
+director_new_user_backend(struct director *director,
+			  const struct director_lookup *lookup,
+			  const char **reason_r)
+{
+	struct backend *backend, *previous;
+
+	backend = backend_by_hash(director->backends, lookup->tag,
+				  lookup->hash);
+	if (backend == NULL) {
+		*reason_r = "no hosts";
+		return NULL;
+	}
+	if (director->previous != NULL) {
+		/* The setting has changed. He may have a session where the old
+		   one put him; the login processes will tell. */
+		previous = backend_by_hash(director->previous, lookup->tag,
+					   lookup->hash);
+		if (previous != NULL &&
+		    !net_ip_compare(&previous->ip, &backend->ip)) {
+			*reason_r = "director starting";
+			return NULL;
+		}
+	}
+	return backend;
+}
+
+static user_idx_t
+director_add_user(struct director *director, const char *tag, uint32_t hash,
+		  uint16_t slot, const struct director_time *now)
+{
+	user_idx_t idx;
+
+	idx = user_table_add(director->users, hash, slot, now->wall, now->wall);
+	if (idx != USER_IDX_NONE &&
+	    session_leases_has(director->leases, tag, hash)) {
+		user_table_set_flags(director->users, idx,
+				     USER_FLAG_LEASED, 0);
+	}
+	return idx;
+}
+
+static void
+director_issue_lease(struct director *director, struct director_lookup *lookup,
+		     const char *tag, const struct director_time *now)
+{
+	struct login_process *process = lookup->process;
+	struct session_lease *lease;
+
+	if (process == NULL || process->plugin_missing)
+		return;
+	if (!process->plugin_seen &&
+	    process->issued >= SESSION_LEASE_MAX_ISSUED_WITHOUT_START) {
+		process->plugin_missing = TRUE;
+		return;
+	}
+	lease = session_lease_issue(director->leases, process, tag,
+				    lookup->hash, &lookup->backend->ip,
+				    now->msecs, now->wall);
+	lookup->leased = TRUE;
+	lookup->token = lease->token;
+	lookup->lease_deadline = now->msecs + SESSION_LEASE_DEADLINE_MSECS;
+}
+
+/* Returns NULL if answered, else what it has to wait for. */
+static const char *
+director_lookup_try(struct director *director, struct director_lookup *lookup,
+		    const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	const char *tag = backends_tag(director->backends, lookup->tag);
+	const char *reason;
+	struct backend *backend;
+	user_idx_t idx;
+
+	if (tag == NULL)
+		return "no hosts";
+	idx = user_table_lookup(users, tag, lookup->hash, now->wall);
+	if (idx != USER_IDX_NONE) {
+		/* Alone nobody else has to agree: near expiry or not, he stays
+		   where he is (assignment.md §5, row 4). */
+		backend = backend_by_slot(director->backends,
+					  user_table_slot(users, idx));
+		user_table_set_timestamp(users, idx, now->wall);
+		if (director->walking)
+			director_record_user(director, idx);
+	} else {
+		backend = director_new_user_backend(director, lookup, &reason);
+		if (backend == NULL)
+			return reason;
+		if (director_add_user(director, tag, lookup->hash,
+				      backend->slot, now) == USER_IDX_NONE)
+			return "user table is full";
+	}
+	lookup->backend = backend;
+	director_issue_lease(director, lookup, tag, now);
+	return NULL;
+}
+
+int director_lookup(struct director *director, struct director_lookup *lookup,
+		    const struct director_time *now)
+{
+	const char *reason;
+
+	if (director_user_hash(director, lookup->username, &lookup->hash,
+			       &lookup->error) < 0)
+		return -1;
+	lookup->leased = FALSE;
+	reason = director_lookup_try(director, lookup, now);
+	if (reason == NULL)
+		return 1;
+
+	lookup->wait_reason = reason;
+	lookup->queued_msecs = now->msecs;
+	DLLIST2_APPEND(&director->waiting_head, &director->waiting_tail,
+		       lookup);
+	director->waiting_count++;
+	return 0;
+}
+
+void director_lookup_abort(struct director *director,
+			   struct director_lookup *lookup)
+{
+	i_assert(director->waiting_count > 0);
+
+	if (director->retry == lookup)
+		director->retry = lookup->next;
+	DLLIST2_REMOVE(&director->waiting_head, &director->waiting_tail,
+		       lookup);
+	director->waiting_count--;
+}
+
+unsigned int director_lookups_waiting(const struct director *director)
+{
+	return director->waiting_count;
+}
+
+struct refresh_context {
+	struct user_table *users;
+	time_t now;
+};
+
+static void refresh_user(user_idx_t idx, void *context)
+{
+	struct refresh_context *ctx = context;
+
+	user_table_set_timestamp(ctx->users, idx, ctx->now);
+}
+
+void director_refresh(struct director *director, const char *username,
+		      const struct director_time *now)
+{
+	struct refresh_context ctx = {
+		.users = director->users,
+		.now = now->wall,
+	};
+	const char *error;
+	uint32_t hash;
+
+	if (director_user_hash(director, username, &hash, &error) < 0) {
+		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+			"notify: User %s: %s", username, error));
+		return;
+	}
+	user_table_foreach_hash(director->users, hash, now->wall, refresh_user,
+				&ctx);
+}
+
+/* The lease belongs to a user; make the table say so. */
+static void
+director_session_adopt(struct director *director,
+		       const struct session_lease *lease,
+		       struct backend *backend,
+		       const struct director_time *now)
+{
+	struct backend *current;
+	user_idx_t idx;
+
+	idx = user_table_lookup(director->users, lease->tag, lease->hash,
+				now->wall);
+	if (idx == USER_IDX_NONE) {
+		idx = director_add_user(director, lease->tag, lease->hash,
+					backend->slot, now);
+		if (idx != USER_IDX_NONE)
+			director_record_user(director, idx);
+		return;
+	}
+	current = backend_by_slot(director->backends,
+				  user_table_slot(director->users, idx));
+	if (current != backend) {
+		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+			"User hash %u has a session on %s although he is "
+			"assigned to %s", lease->hash,
+			net_ip2addr(&backend->ip),
+			net_ip2addr(&current->ip)));
+	}
+}
+
+struct session_lease *
+director_session_start(struct director *director,
+		       struct login_process *process, void *plugin,
+		       const struct session_token *token, uint32_t hash,
+		       const struct ip_addr *ip, time_t since,
+		       const struct director_time *now, const char **error_r)
+{
+	struct session_lease *lease;
+	struct backend *backend;
+	const char *tag;
+
+	backend = backend_lookup(director->backends, ip);
+	lease = session_lease_lookup(director->leases, token);
+	if (lease != NULL) {
+		if (lease->process != process) {
+			*error_r = t_strdup_printf(
+				"was given to process %ld",
+				(long)lease->process->pid);
+			return NULL;
+		}
+		if (lease->plugin != NULL) {
+			*error_r = "was started already";
+			return NULL;
+		}
+		if (lease->hash != hash) {
+			*error_r = t_strdup_printf("is for user hash %u",
+						   lease->hash);
+			return NULL;
+		}
+	} else {
+		/* From an earlier director, or so late that it is forgotten:
+		   what exists has to be counted. */
+		tag = backend == NULL ? backends_tag(director->backends, "") :
+			backends_tag(director->backends, backend->tag);
+		if (tag == NULL)
+			tag = "";
+		lease = session_lease_announce(director->leases, process, tag,
+					       hash, ip, token, since);
+	}
+	session_lease_start(director->leases, lease, plugin);
+	if (backend != NULL)
+		director_session_adopt(director, lease, backend, now);
+	else {
+		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+			"User hash %u has a session on %s, which isn't a "
+			"backend (any more)", hash, net_ip2addr(ip)));
+	}
+	return lease;
+}
+
+void director_session_end(struct director *director,
+			  struct session_lease **_lease,
+			  const struct director_time *now)
+{
+	struct session_lease *lease = *_lease;
+	user_idx_t idx;
+
+	*_lease = NULL;
+	/* He is remembered from now on, not from his last refresh */
+	idx = user_table_lookup(director->users, lease->tag, lease->hash,
+				now->wall);
+	if (idx != USER_IDX_NONE && lease->state != SESSION_LEASE_ISSUED)
+		user_table_set_timestamp(director->users, idx, now->wall);
+	session_lease_end(director->leases, &lease);
+}
+
+static const char *
+director_timeout_error(struct director *director,
+		       const struct director_lookup *lookup,
+		       const struct director_time *now)
+{
+	string_t *str = t_str_new(128);
+
+	str_printfa(str, "Timeout because %s - queued for %u secs "
+		    "(Ring synced for %u secs, hash=%u", lookup->wait_reason,
+		    (unsigned int)((now->msecs - lookup->queued_msecs) / 1000),
+		    (unsigned int)((now->msecs - director->started_msecs) /
+				   1000), lookup->hash);
+	if (*lookup->tag != '\0')
+		str_printfa(str, ", tag=%s", lookup->tag);
+	str_append_c(str, ')');
+	return str_c(str);
+}
+
+static bool
+director_run_timeouts(struct director *director,
+		      const struct director_time *now)
+{
+	struct director_lookup *lookup;
+	unsigned int i;
+
+	for (i = 0; i < RUN_MAX_LOOKUPS; i++) {
+		lookup = director->waiting_head;
+		if (lookup == NULL || now->msecs < lookup->queued_msecs +
+					DIRECTOR_LOOKUP_TIMEOUT_MSECS)
+			return FALSE;
+		director_lookup_abort(director, lookup);
+		lookup->error = director_timeout_error(director, lookup, now);
+		director->v.lookup_done(director->context, lookup, FALSE);
+	}
+	return TRUE;
+}
+
+static bool
+director_run_retries(struct director *director,
+		     const struct director_time *now)
+{
+	struct director_lookup *lookup;
+	const char *reason;
+	unsigned int i;
+
+	for (i = 0; i < RUN_MAX_LOOKUPS && director->retry != NULL; i++) {
+		lookup = director->retry;
+		director->retry = lookup->next;
+		reason = director_lookup_try(director, lookup, now);
+		if (reason != NULL) {
+			lookup->wait_reason = reason;
+			continue;
+		}
+		director_lookup_abort(director, lookup);
+		director->v.lookup_done(director->context, lookup, TRUE);
+	}
+	return director->retry != NULL;
+}
+
+static bool
+director_run_leases(struct director *director, const struct director_time *now)
+{
+	const struct login_process *missing;
+	bool more;
+
+	more = session_leases_expire(director->leases, now->msecs,
+				     RUN_MAX_STEPS, &missing);
+	if (missing != NULL &&
+	    (director->plugin_missing_logged_msecs == 0 ||
+	     now->msecs - director->plugin_missing_logged_msecs >=
+	     PLUGIN_MISSING_LOG_MSECS)) {
+		director->plugin_missing_logged_msecs = now->msecs;
+		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+			"Login process %ld doesn't tell of its sessions: users "
+			"can't be moved or kicked safely "
+			"(set login_plugins { director_login = yes } for its "
+			"protocol)", (long)missing->pid));
+	}
+	return more;
+}
+
+static uint64_t director_grace_end(const struct director *director)
+{
+	return director->started_msecs + DIRECTOR_START_GRACE_MSECS;
+}
+
+bool director_run(struct director *director, const struct director_time *now)
+{
+	bool more = FALSE;
+
+	if (director->previous != NULL &&
+	    now->msecs >= director_grace_end(director)) {
+		backends_deinit(&director->previous);
+		director->retry = director->waiting_head;
+	}
+	if (director_run_retries(director, now))
+		more = TRUE;
+	if (director_run_timeouts(director, now))
+		more = TRUE;
+	if (director_run_leases(director, now))
+		more = TRUE;
+	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
+		more = TRUE;
+	if (backends_have_dead_slots(director->backends) &&
+	    user_table_sweep(director->users, RUN_MAX_STEPS))
+		more = TRUE;
+	if (director_walk(director, now, RUN_MAX_STEPS))
+		more = TRUE;
+	return more;
+}
+
+static void min_deadline(uint64_t *deadline, uint64_t msecs)
+{
+	if (msecs != 0 && (*deadline == 0 || msecs < *deadline))
+		*deadline = msecs;
+}
+
+uint64_t director_next_deadline(struct director *director,
+				const struct director_time *now)
+{
+	uint64_t deadline = 0;
+	time_t expire;
+
+	if (director->retry != NULL || director->walking ||
+	    backends_have_dead_slots(director->backends))
+		return now->msecs;
+	if (director->waiting_head != NULL) {
+		min_deadline(&deadline, director->waiting_head->queued_msecs +
+			     DIRECTOR_LOOKUP_TIMEOUT_MSECS);
+	}
+	if (director->previous != NULL)
+		min_deadline(&deadline, director_grace_end(director));
+	min_deadline(&deadline,
+		     session_leases_next_deadline(director->leases));
+	expire = user_table_next_expire(director->users);
+	if (expire > now->wall) {
+		/* not later than this even if the clock is moved */
+		min_deadline(&deadline, now->msecs +
+			     I_MIN((uint64_t)(expire - now->wall), 60) * 1000);
+	} else if (expire != 0) {
+		min_deadline(&deadline, now->msecs);
+	}
+	return deadline;
+}

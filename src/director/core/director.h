@@ -1,0 +1,230 @@
+#ifndef DIRECTOR_H
+#define DIRECTOR_H
+
+#include "backend.h"
+#include "user-table.h"
+#include "session-lease.h"
+
+/* Ties the core together: events in, actions out. No I/O and no clock: all
+   functions are given the time; what is to be done outside is told through
+   struct director_vfuncs and through results. */
+
+struct director;
+struct username_hash;
+
+struct director_time {
+	/* Monotonic milliseconds (CLOCK_MONOTONIC of this host) */
+	uint64_t msecs;
+	/* Seconds since 1970, may jump */
+	time_t wall;
+};
+
+/* How long a lookup waits at most (assignment.md §5) */
+#define DIRECTOR_LOOKUP_TIMEOUT_MSECS 30000
+/* After the start, login processes announce their sessions within this
+   (design.md, rule 4) */
+#define DIRECTOR_START_GRACE_MSECS 3000
+
+struct director_core_settings {
+	/* 2.4 form; has been checked */
+	const char *username_hash;
+	const char *master_user_separator;
+	unsigned int user_expire_secs;
+	/* Random, different for every process start in the cluster */
+	uint64_t instance;
+};
+
+/* What has to be known again after a restart (design.md "What hashing can
+   compute is not saved"). */
+enum director_record_type {
+	/* ip, tag, hostname: director_mail_servers named it */
+	DIRECTOR_RECORD_CONFIG,
+	/* ip, tag, hostname, vhosts, down, timestamp (of the last up/down
+	   change): the backend as it is now */
+	DIRECTOR_RECORD_HOST,
+	/* ip: removed, or all its users are forgotten */
+	DIRECTOR_RECORD_HOST_REMOVE,
+	DIRECTOR_RECORD_HOST_FLUSH,
+	/* hash, ip, timestamp (last use): a user who isn't where hashing puts
+	   him */
+	DIRECTOR_RECORD_USER,
+	/* hash, tag: that user is gone */
+	DIRECTOR_RECORD_USER_FORGET,
+};
+
+struct director_record {
+	enum director_record_type type;
+	struct ip_addr ip;
+	/* NULL if none */
+	const char *hostname;
+	/* "" if none */
+	const char *tag;
+	uint32_t hash;
+	unsigned int vhosts;
+	bool down;
+	time_t timestamp;
+};
+
+/* One lookup; the caller's memory. It must stay, and username and tag with it,
+   until the lookup is done or aborted. */
+struct director_lookup {
+	/* -- given -- */
+	/* Name to hash (destuser or user), not cut at the separator */
+	const char *username;
+	/* "" for none */
+	const char *tag;
+	/* Whose login it is; NULL if no lease is wanted (LMTP, doveadm) */
+	struct login_process *process;
+
+	/* -- result -- */
+	/* Where to. Valid only until the next call of the core. */
+	const struct backend *backend;
+	uint32_t hash;
+	/* A lease was issued: its token, and the monotonic msecs after which
+	   the login process may not act on the answer any more */
+	bool leased;
+	struct session_token token;
+	uint64_t lease_deadline;
+	/* Why it failed, for the log; on the data stack */
+	const char *error;
+
+	/* -- the core's own -- */
+	struct director_lookup *prev, *next;
+	uint64_t queued_msecs;
+	const char *wait_reason;
+};
+
+struct director_vfuncs {
+	/* Keep this record: when it returns, the record will be found again
+	   after a crash of the process. Must not call the core. */
+	void (*record)(void *context, const struct director_record *record);
+	/* Must not call the core. */
+	void (*log)(void *context, enum log_type type, const char *text);
+	/* A waiting lookup was answered (TRUE) or has failed. Called from
+	   director_run() only. May call director_lookup() and
+	   director_lookup_abort() and free lookups. */
+	void (*lookup_done)(void *context, struct director_lookup *lookup,
+			    bool success);
+	/* director_change_is_recorded() may have turned TRUE. Called from
+	   director_run() only. */
+	void (*changes_recorded)(void *context);
+};
+
+struct director *
+director_init(const struct director_core_settings *set,
+	      const struct director_vfuncs *vfuncs, void *context,
+	      const struct director_time *now);
+/* All lookups have to be aborted and all login processes unreferenced. */
+void director_deinit(struct director **director);
+
+struct backends *director_backends(struct director *director);
+struct user_table *director_users(struct director *director);
+struct session_leases *director_leases(struct director *director);
+
+/* -- Start: first what was recorded, in that order, then the setting -- */
+
+/* Nothing of this is recorded again. */
+void director_restore(struct director *director,
+		      const struct director_record *record,
+		      const struct director_time *now);
+/* Applies what is different between the director_mail_servers that were
+   recorded and configured (in its order; DIRECTOR_RECORD_CONFIG's fields).
+   Differences are logged, and recorded as a whole by director_dump(). */
+void director_configure(struct director *director,
+			const struct director_record *configured,
+			unsigned int count, const struct director_time *now);
+
+/* Gives all records that describe the present, in slices: *pos starts at 0,
+   at most max_steps places in the user table a call. Returns TRUE if there is
+   more. */
+bool director_dump(struct director *director, uint32_t *pos,
+		   unsigned int max_steps, const struct director_time *now,
+		   void (*callback)(void *context,
+				    const struct director_record *record),
+		   void *context);
+
+/* -- Lookups (assignment.md §5) -- */
+
+/* Returns 1 if answered, 0 if it waits (until lookup_done(), at most
+   DIRECTOR_LOOKUP_TIMEOUT_MSECS), -1 if it failed. */
+int director_lookup(struct director *director, struct director_lookup *lookup,
+		    const struct director_time *now);
+void director_lookup_abort(struct director *director,
+			   struct director_lookup *lookup);
+unsigned int director_lookups_waiting(const struct director *director);
+
+/* The hash of a user name as lookups compute it. Returns 0 or -1. */
+int director_user_hash(struct director *director, const char *username,
+		       uint32_t *hash_r, const char **error_r);
+/* A session of username is alive (proxy-notify): refreshes the users. */
+void director_refresh(struct director *director, const char *username,
+		      const struct director_time *now);
+
+/* -- Sessions, as the login plugins tell them -- */
+
+/* START: returns the lease, or NULL and error_r if it can't be. plugin names
+   the connection. */
+struct session_lease *
+director_session_start(struct director *director,
+		       struct login_process *process, void *plugin,
+		       const struct session_token *token, uint32_t hash,
+		       const struct ip_addr *ip, time_t since,
+		       const struct director_time *now, const char **error_r);
+
+/* END, or it can't be any more */
+void director_session_end(struct director *director,
+			  struct session_lease **lease,
+			  const struct director_time *now);
+
+/* -- Backends. by: prefix of the log lines, e.g. "doveadm: " -- */
+
+enum director_host_result {
+	DIRECTOR_HOST_OK,
+	DIRECTOR_HOST_NOTFOUND,
+	DIRECTOR_HOST_TAG_CHANGED,
+	/* too many dead slots for now */
+	DIRECTOR_HOST_BUSY,
+};
+
+/* Adds the backend, or changes the vhosts of the one that is there (vhosts
+   UINT_MAX: default when added, else as it is). tag NULL: any. */
+enum director_host_result
+director_host_set(struct director *director, const struct ip_addr *ip,
+		  const char *tag, unsigned int vhosts, bool may_add,
+		  const char *by, const struct director_time *now);
+enum director_host_result
+director_host_set_down(struct director *director, const struct ip_addr *ip,
+		       bool down, const char *by,
+		       const struct director_time *now);
+enum director_host_result
+director_host_remove(struct director *director, const struct ip_addr *ip,
+		     const char *by, const struct director_time *now);
+/* Forgets the users of the backend, NULL: of all. */
+enum director_host_result
+director_host_flush(struct director *director, const struct ip_addr *ip,
+		    const char *by, const struct director_time *now);
+
+/* The last change of a backend has this number; it is recorded for good (with
+   all users whom it left where hashing doesn't put them any more) when
+   director_change_is_recorded(). */
+unsigned int director_last_change(const struct director *director);
+bool director_change_is_recorded(const struct director *director,
+				 unsigned int change);
+
+/* Where the setting alone would put the hash; NULL if nowhere. */
+const struct backend *
+director_initial_backend(struct director *director, const char *tag,
+			 uint32_t hash);
+/* The setting's own list, as backends */
+struct backends *director_initial_backends(struct director *director);
+
+/* -- Time -- */
+
+/* Does what is due, a slice of it. Returns TRUE if it is to be called again
+   without waiting (after other work had its turn). */
+bool director_run(struct director *director, const struct director_time *now);
+/* Monotonic msecs when director_run() has to be called next; 0 = never. */
+uint64_t director_next_deadline(struct director *director,
+				const struct director_time *now);
+
+#endif

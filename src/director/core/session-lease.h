@@ -1,0 +1,165 @@
+#ifndef SESSION_LEASE_H
+#define SESSION_LEASE_H
+
+#include "net.h"
+
+/* Which proxied sessions exist here (design.md "The promise, as rules", 1-5;
+   dovecot-2.4-platform.md §5.3). Every answer to a login process is a lease:
+
+   ISSUED    answered; the login process has not told yet that it acts on it
+   STARTED   it may connect to the backend
+   UP        the backend has accepted the login
+
+   A lease is gone on END, when its login process has gone, or, while ISSUED,
+   when its deadline has passed. */
+
+struct session_leases;
+
+enum session_lease_state {
+	SESSION_LEASE_ISSUED,
+	SESSION_LEASE_STARTED,
+	SESSION_LEASE_UP,
+};
+
+/* After this the login process drops the answer (it reads the deadline). */
+#define SESSION_LEASE_DEADLINE_MSECS 5000
+/* How much later the lease is forgotten: a START that was sent in time may
+   still be in a socket. */
+#define SESSION_LEASE_SLACK_MSECS 2000
+/* How long the sessions of a login process whose plugin lost its connection
+   count on, waiting for it to announce them again. */
+#define SESSION_LEASE_ORPHAN_MSECS 3000
+/* Answers outstanding without a single START ever: there is no plugin. */
+#define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 16384
+
+/* A login process, named by the pid that it gave itself. It exists as long as
+   somebody holds a reference or it has leases. */
+struct login_process {
+	pid_t pid;
+	int refcount;
+	/* Connected login plugins with this pid (0 or 1; more only for a
+	   moment, or if somebody lies) */
+	unsigned int plugins;
+	/* Leases that are ISSUED */
+	unsigned int issued;
+	/* It has a plugin, or had one */
+	bool plugin_seen;
+	/* It has shown that it has no plugin: gets no leases */
+	bool plugin_missing;
+	/* All leases of this process */
+	struct session_lease *leases;
+};
+
+struct session_token {
+	/* Of the director process that issued the lease */
+	uint64_t instance;
+	uint64_t seq;
+};
+
+/* Sessions to one backend address */
+struct session_backend {
+	struct ip_addr ip;
+	/* Leases in STARTED or UP */
+	unsigned int sessions;
+	/* All leases */
+	unsigned int refcount;
+};
+
+struct session_lease {
+	/* of the same process; of the same hash chain; by deadline */
+	struct session_lease *process_prev, *process_next;
+	struct session_lease *token_next, *hash_next;
+	struct session_lease *deadline_prev, *deadline_next;
+
+	struct login_process *process;
+	struct session_backend *backend;
+	struct session_token token;
+	/* From backends_tag() */
+	const char *tag;
+	/* Monotonic milliseconds; 0 = none. ISSUED: when it is forgotten.
+	   Others: its process has lost its connection, forgotten then. */
+	uint64_t deadline;
+	/* When it was issued or, if announced, as the plugin says; seconds since
+	   1970 */
+	time_t since;
+	/* Which plugin connection told of it; NULL if ISSUED or orphaned */
+	void *plugin;
+	uint32_t hash;
+	enum session_lease_state state;
+};
+
+/* Called when the first lease in STARTED or UP of (tag, hash) came, or the
+   last one went. Must not call the leases. */
+typedef void session_lease_changed_callback_t(const char *tag, uint32_t hash,
+					      bool leased, void *context);
+
+/* instance: random, different for every process start in the cluster. */
+struct session_leases *
+session_leases_init(uint64_t instance,
+		    session_lease_changed_callback_t *changed, void *context);
+void session_leases_deinit(struct session_leases **leases);
+
+/* Finds or adds the process. */
+struct login_process *
+login_process_ref(struct session_leases *leases, pid_t pid);
+void login_process_unref(struct session_leases *leases,
+			 struct login_process **process);
+
+/* Issues a lease. tag: from backends_tag(). */
+struct session_lease *
+session_lease_issue(struct session_leases *leases,
+		    struct login_process *process, const char *tag,
+		    uint32_t hash, const struct ip_addr *ip,
+		    uint64_t now_msecs, time_t now);
+/* A lease that its director doesn't know (it was issued by an earlier director
+   process, or is forgotten already), as STARTED. */
+struct session_lease *
+session_lease_announce(struct session_leases *leases,
+		       struct login_process *process, const char *tag,
+		       uint32_t hash, const struct ip_addr *ip,
+		       const struct session_token *token, time_t since);
+/* NULL if unknown. */
+struct session_lease *
+session_lease_lookup(struct session_leases *leases,
+		     const struct session_token *token);
+/* ISSUED or orphaned -> STARTED, told by this plugin (any pointer that names
+   its connection). */
+void session_lease_start(struct session_leases *leases,
+			 struct session_lease *lease, void *plugin);
+void session_lease_up(struct session_lease *lease);
+void session_lease_end(struct session_leases *leases,
+		       struct session_lease **lease);
+
+/* The plugin's connection is lost: its sessions are orphans until they are
+   announced again. Returns how many. */
+unsigned int
+session_leases_plugin_lost(struct session_leases *leases,
+			   struct login_process *process, void *plugin,
+			   uint64_t now_msecs);
+/* The process has announced all that it has: orphans of it are gone. */
+void session_leases_plugin_announced(struct session_leases *leases,
+				     struct login_process *process);
+
+/* Forgets up to max leases whose deadline has passed. *missing_r is a process
+   among theirs that now counts as one without plugin, or NULL (valid until the
+   next call). Returns TRUE if there are more. */
+bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
+			   unsigned int max,
+			   const struct login_process **missing_r);
+/* Monotonic milliseconds, 0 = never */
+uint64_t session_leases_next_deadline(const struct session_leases *leases);
+
+/* Is a lease in STARTED or UP there? */
+bool session_leases_has(struct session_leases *leases, const char *tag,
+			uint32_t hash);
+/* Sessions (STARTED or UP) to the backend */
+unsigned int session_leases_count(struct session_leases *leases,
+				  const struct ip_addr *ip);
+/* All leases, ISSUED ones too */
+unsigned int session_leases_total(const struct session_leases *leases);
+
+/* Token <-> text of [0-9a-f-]. The text is on the data stack. */
+const char *session_token_str(const struct session_token *token);
+int session_token_parse(const char *str, struct session_token *token_r);
+
+#endif

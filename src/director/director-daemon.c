@@ -1,0 +1,312 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "array.h"
+#include "ioloop.h"
+#include "randgen.h"
+#include "restrict-access.h"
+#include "settings-parser.h"
+#include "admin-connection.h"
+#include "auth-relay.h"
+#include "director-settings.h"
+#include "journal.h"
+#include "server-list.h"
+#include "director-daemon.h"
+
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/stat.h>
+
+#define JOURNAL_DIR "director"
+#define JOURNAL_LOCK_WAIT_SECS 5
+/* Users looked at in a slice of writing the journal */
+#define JOURNAL_DUMP_STEPS 2000
+
+struct director_daemon director_daemon;
+
+static uint64_t monotonic_msecs(void)
+{
+	struct timespec ts;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
+		i_fatal("clock_gettime(CLOCK_MONOTONIC) failed: %m");
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+struct director_time director_daemon_now(void)
+{
+	struct director_time now;
+
+	now.msecs = monotonic_msecs();
+	now.wall = director_daemon.wall_offset + (time_t)(now.msecs / 1000);
+	return now;
+}
+
+static time_t clock_drift(void)
+{
+	return time(NULL) - director_daemon_now().wall;
+}
+
+time_t director_daemon_to_wall(time_t core_time)
+{
+	return core_time == 0 ? 0 : core_time + clock_drift();
+}
+
+time_t director_daemon_from_wall(time_t wall_time)
+{
+	return wall_time == 0 ? 0 : wall_time - clock_drift();
+}
+
+static void daemon_record(void *context ATTR_UNUSED,
+			  const struct director_record *record)
+{
+	struct director_record wall_record = *record;
+
+	wall_record.timestamp = director_daemon_to_wall(record->timestamp);
+	journal_record(director_daemon.journal, &wall_record);
+}
+
+static void daemon_log(void *context ATTR_UNUSED, enum log_type type,
+		       const char *text)
+{
+	struct event *event = director_daemon.event;
+
+	switch (type) {
+	case LOG_TYPE_DEBUG:
+		e_debug(event, "%s", text);
+		break;
+	case LOG_TYPE_INFO:
+		e_info(event, "%s", text);
+		break;
+	case LOG_TYPE_WARNING:
+		e_warning(event, "%s", text);
+		break;
+	default:
+		e_error(event, "%s", text);
+		break;
+	}
+}
+
+static void
+daemon_lookup_done(void *context ATTR_UNUSED, struct director_lookup *lookup,
+		   bool success)
+{
+	director_daemon_commit();
+	auth_relay_lookup_done(lookup, success);
+}
+
+static void daemon_changes_recorded(void *context ATTR_UNUSED)
+{
+	director_daemon_commit();
+	admin_connections_changes_recorded();
+}
+
+static const struct director_vfuncs daemon_vfuncs = {
+	.record = daemon_record,
+	.log = daemon_log,
+	.lookup_done = daemon_lookup_done,
+	.changes_recorded = daemon_changes_recorded,
+};
+
+struct dump_context {
+	journal_callback_t *callback;
+	void *context;
+};
+
+static void dump_record(void *context, const struct director_record *record)
+{
+	struct dump_context *ctx = context;
+	struct director_record wall_record = *record;
+
+	wall_record.timestamp = director_daemon_to_wall(record->timestamp);
+	ctx->callback(ctx->context, &wall_record);
+}
+
+static bool daemon_dump(uint32_t *pos, journal_callback_t *callback,
+			void *context)
+{
+	struct dump_context ctx = { .callback = callback, .context = context };
+	struct director_time now = director_daemon_now();
+
+	return director_dump(director_daemon.core, pos, JOURNAL_DUMP_STEPS,
+			     &now, dump_record, &ctx);
+}
+
+struct restore_context {
+	ARRAY(struct director_record) records;
+	pool_t pool;
+	time_t alive_until;
+	unsigned int hosts, users;
+};
+
+static void restore_record(void *context, const struct director_record *record)
+{
+	struct restore_context *ctx = context;
+	struct director_time now = director_daemon_now();
+	struct director_record core_record = *record;
+
+	/* The user may have been seen until the end: refreshes aren't
+	   recorded. */
+	if (record->type == DIRECTOR_RECORD_USER &&
+	    core_record.timestamp < ctx->alive_until)
+		core_record.timestamp = ctx->alive_until;
+	core_record.timestamp =
+		director_daemon_from_wall(core_record.timestamp);
+	director_restore(director_daemon.core, &core_record, &now);
+}
+
+static void daemon_configure(void)
+{
+	const struct director_settings *set = director_daemon.set;
+	struct director_time now = director_daemon_now();
+	ARRAY_TYPE(server_list_backend) list;
+	ARRAY_TYPE(const_string) warnings;
+	const struct server_list_backend *backend;
+	struct director_record *record;
+	ARRAY(struct director_record) records;
+	const char *error, *warning;
+	pool_t pool = pool_alloconly_create("director_mail_servers", 1024);
+
+	if (server_list_parse_backends(
+			settings_boollist_get(&set->director_mail_servers),
+			pool, &list, &warnings, &error) < 0)
+		i_fatal("Invalid value for director_mail_servers setting: %s",
+			error);
+	array_foreach_elem(&warnings, warning)
+		e_warning(director_daemon.event, "%s", warning);
+
+	t_array_init(&records, array_count(&list));
+	array_foreach(&list, backend) {
+		record = array_append_space(&records);
+		record->type = DIRECTOR_RECORD_CONFIG;
+		record->ip = backend->ip;
+		record->hostname = backend->hostname;
+		record->tag = backend->tag;
+	}
+	director_configure(director_daemon.core,
+			   array_count(&records) == 0 ? NULL :
+			   array_front(&records), array_count(&records), &now);
+	pool_unref(&pool);
+}
+
+static void daemon_warn(const struct director_settings *set)
+{
+	struct event *event = director_daemon.event;
+	unsigned int count;
+
+	if (!set->director_consistent_hashing) {
+		e_warning(event, "director_consistent_hashing = no is "
+			  "obsolete: hashing is always consistent");
+	}
+	(void)backends_sorted(director_backends(director_daemon.core), &count);
+	if (count == 0) {
+		e_warning(event, "There are no backends: set "
+			  "director_mail_servers or use doveadm director add");
+	}
+	if (array_count(&set->director_servers) > 1) {
+		e_error(event, "director_servers has %u entries, but this "
+			"version knows no ring: runs alone",
+			array_count(&set->director_servers));
+	}
+}
+
+int director_daemon_open_dir(const char *base_dir)
+{
+	const char *path = t_strconcat(base_dir, "/"JOURNAL_DIR, NULL);
+	struct restrict_access_settings set;
+	int fd;
+
+	restrict_access_get_env(&set);
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		i_error("mkdir(%s) failed: %m", path);
+		return -1;
+	}
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd == -1) {
+		i_error("open(%s) failed: %m", path);
+		return -1;
+	}
+	if (geteuid() == 0 && set.uid != (uid_t)-1 &&
+	    (fchown(fd, set.uid, set.gid) < 0 || fchmod(fd, 0700) < 0))
+		i_error("chown(%s) failed: %m", path);
+	return fd;
+}
+
+void director_daemon_init(const struct director_settings *set,
+			  struct event *event, int journal_dir_fd)
+{
+	struct director_daemon *daemon = &director_daemon;
+	struct restore_context ctx = { .hosts = 0 };
+	struct director_core_settings core_set = {
+		.username_hash = set->director_username_hash,
+		.master_user_separator = set->auth_master_user_separator,
+		.user_expire_secs = set->director_user_expire,
+	};
+	struct director_time now;
+
+	random_fill(&core_set.instance, sizeof(core_set.instance));
+	daemon->set = set;
+	daemon->event = event;
+	daemon->timer_msecs = UINT64_MAX;
+	daemon->wall_offset = time(NULL) - (time_t)(monotonic_msecs() / 1000);
+
+	/* The wait for the one before us is not part of the start grace. */
+	daemon->journal = journal_init(event, journal_dir_fd,
+				       JOURNAL_LOCK_WAIT_SECS, daemon_dump);
+	now = director_daemon_now();
+	daemon->core = director_init(&core_set, &daemon_vfuncs, daemon, &now);
+	journal_read(daemon->journal, restore_record, &ctx, &ctx.alive_until);
+	T_BEGIN {
+		daemon_configure();
+	} T_END;
+	journal_start(daemon->journal);
+	daemon_warn(set);
+	director_daemon_schedule();
+}
+
+void director_daemon_deinit(void)
+{
+	timeout_remove(&director_daemon.to);
+	journal_deinit(&director_daemon.journal);
+	director_deinit(&director_daemon.core);
+}
+
+void director_daemon_commit(void)
+{
+	journal_commit(director_daemon.journal);
+}
+
+static void daemon_timer(void *context ATTR_UNUSED)
+{
+	struct director_time now = director_daemon_now();
+	bool more;
+
+	timeout_remove(&director_daemon.to);
+	director_daemon.timer_msecs = UINT64_MAX;
+	more = director_run(director_daemon.core, &now);
+	director_daemon_commit();
+	if (more) {
+		timeout_remove(&director_daemon.to);
+		director_daemon.timer_msecs = 0;
+		director_daemon.to = timeout_add_short(0, daemon_timer,
+						       (void *)NULL);
+	} else {
+		director_daemon_schedule();
+	}
+}
+
+void director_daemon_schedule(void)
+{
+	struct director_time now = director_daemon_now();
+	uint64_t deadline = director_next_deadline(director_daemon.core, &now);
+	uint64_t wait;
+
+	if (deadline == 0 || deadline >= director_daemon.timer_msecs)
+		return;
+	wait = deadline <= now.msecs ? 0 : deadline - now.msecs;
+	timeout_remove(&director_daemon.to);
+	director_daemon.timer_msecs = deadline;
+	director_daemon.to = timeout_add_short(I_MIN(wait, 60*60*1000),
+					       daemon_timer, (void *)NULL);
+}

@@ -1,0 +1,48 @@
+#ifndef DIRECTOR_DAEMON_H
+#define DIRECTOR_DAEMON_H
+
+#include "core/director.h"
+
+/* What the adapters share: the core, its clock, its timer. */
+
+struct director_settings;
+struct master_service_connection;
+
+struct director_daemon {
+	const struct director_settings *set;
+	struct event *event;
+	struct director *core;
+	struct journal *journal;
+
+	struct timeout *to;
+	/* When "to" fires; UINT64_MAX if it isn't set */
+	uint64_t timer_msecs;
+	/* Seconds since 1970 minus monotonic seconds, at the start: the core's
+	   wall clock goes on evenly even if the machine's is set. */
+	time_t wall_offset;
+};
+
+extern struct director_daemon director_daemon;
+
+/* What time the core is given. */
+struct director_time director_daemon_now(void);
+/* A time of the core <-> the machine's clock */
+time_t director_daemon_to_wall(time_t core_time);
+time_t director_daemon_from_wall(time_t wall_time);
+
+/* Reads the journal, applies the setting. Called as soon as privileges are
+   dropped; journal_dir is given by director_daemon_prepare(). */
+void director_daemon_init(const struct director_settings *set,
+			  struct event *event, int journal_dir_fd);
+/* Creates the folder of the journal as root, for the user whom the process
+   will be. Returns its fd, or -1 (logged). */
+int director_daemon_open_dir(const char *base_dir);
+void director_daemon_deinit(void);
+
+/* To be called after everything that told the core of an event. */
+void director_daemon_schedule(void);
+/* What was recorded is written. To be called before anything that rests on it
+   is answered. */
+void director_daemon_commit(void);
+
+#endif

@@ -1,0 +1,510 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "ioloop.h"
+#include "str.h"
+#include "strescape.h"
+#include "crc32.h"
+#include "istream.h"
+#include "sleep.h"
+#include "write-full.h"
+#include "core/director.h"
+#include "journal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#define JOURNAL_NAME "dovecot-director-journal"
+#define JOURNAL_TMP_NAME JOURNAL_FILE_NAME".tmp"
+#define JOURNAL_BAD_NAME JOURNAL_FILE_NAME".bad"
+#define JOURNAL_LOCK_NAME JOURNAL_FILE_NAME".lock"
+
+#define JOURNAL_BUFFER_SIZE (32*1024)
+#define JOURNAL_MAX_LINE_LEN (16*1024)
+/* Replaced when larger than twice what it was, plus this */
+#define JOURNAL_GROWTH_MIN (1024*1024)
+/* How often mtime says that we live */
+#define JOURNAL_ALIVE_MSECS (10*1000)
+/* After a write error the whole file is written anew after this */
+#define JOURNAL_RETRY_MSECS (5*1000)
+
+struct journal_file {
+	int fd;
+	uoff_t size;
+	string_t *buf;
+};
+
+struct journal {
+	struct event *event;
+	int dir_fd, lock_fd;
+	journal_dump_t *dump;
+
+	/* The journal, and while it is being replaced the one to come */
+	struct journal_file file, next;
+	/* Where the dump into "next" is */
+	uint32_t dump_pos;
+	/* Size when it was last replaced */
+	uoff_t replaced_size;
+	struct timeout *to_alive, *to_retry, *to_replace;
+	/* A write has failed: the file isn't complete */
+	bool failed;
+	bool started;
+};
+
+static const char *const record_names[] = {
+	"config", "host", "host-remove", "host-flush", "user", "user-forget"
+};
+
+static void
+record_append(string_t *str, const struct director_record *record)
+{
+	size_t start = str_len(str);
+
+	str_append(str, record_names[record->type]);
+	str_append_c(str, '\t');
+	switch (record->type) {
+	case DIRECTOR_RECORD_CONFIG:
+	case DIRECTOR_RECORD_HOST:
+		str_append(str, net_ip2addr(&record->ip));
+		str_append_c(str, '\t');
+		str_append_tabescaped(str, record->tag);
+		str_append_c(str, '\t');
+		if (record->hostname != NULL)
+			str_append_tabescaped(str, record->hostname);
+		if (record->type == DIRECTOR_RECORD_CONFIG)
+			break;
+		str_printfa(str, "\t%u\t%s\t%"PRIdTIME_T, record->vhosts,
+			    record->down ? "down" : "up", record->timestamp);
+		break;
+	case DIRECTOR_RECORD_HOST_REMOVE:
+	case DIRECTOR_RECORD_HOST_FLUSH:
+		str_append(str, net_ip2addr(&record->ip));
+		break;
+	case DIRECTOR_RECORD_USER:
+		str_printfa(str, "%u\t%s\t%"PRIdTIME_T, record->hash,
+			    net_ip2addr(&record->ip), record->timestamp);
+		break;
+	case DIRECTOR_RECORD_USER_FORGET:
+		str_printfa(str, "%u\t", record->hash);
+		str_append_tabescaped(str, record->tag);
+		break;
+	}
+	str_printfa(str, "\t%08x\n", crc32_data(str_data(str) + start,
+						str_len(str) - start));
+}
+
+static int
+record_parse_host(const char *const *args, unsigned int count,
+		  struct director_record *record_r)
+{
+	if (count < (record_r->type == DIRECTOR_RECORD_CONFIG ? 3 : 6) ||
+	    net_addr2ip(args[0], &record_r->ip) < 0)
+		return -1;
+	record_r->tag = args[1];
+	record_r->hostname = *args[2] == '\0' ? NULL : args[2];
+	if (record_r->type == DIRECTOR_RECORD_CONFIG)
+		return 0;
+	record_r->down = strcmp(args[4], "down") == 0;
+	if (str_to_uint(args[3], &record_r->vhosts) < 0 ||
+	    str_to_time(args[5], &record_r->timestamp) < 0)
+		return -1;
+	return 0;
+}
+
+static int
+record_parse_args(const char *const *args, unsigned int count,
+		  struct director_record *record_r)
+{
+	switch (record_r->type) {
+	case DIRECTOR_RECORD_CONFIG:
+	case DIRECTOR_RECORD_HOST:
+		return record_parse_host(args, count, record_r);
+	case DIRECTOR_RECORD_HOST_REMOVE:
+	case DIRECTOR_RECORD_HOST_FLUSH:
+		return count < 1 || net_addr2ip(args[0], &record_r->ip) < 0 ?
+			-1 : 0;
+	case DIRECTOR_RECORD_USER:
+		return count < 3 ||
+			str_to_uint32(args[0], &record_r->hash) < 0 ||
+			net_addr2ip(args[1], &record_r->ip) < 0 ||
+			str_to_time(args[2], &record_r->timestamp) < 0 ?
+			-1 : 0;
+	case DIRECTOR_RECORD_USER_FORGET:
+		if (count < 2 || str_to_uint32(args[0], &record_r->hash) < 0)
+			return -1;
+		record_r->tag = args[1];
+		return 0;
+	}
+	i_unreached();
+}
+
+/* Returns 1 if parsed, 0 if of an unknown type, -1 if damaged. */
+static int
+record_parse(const char *line, struct director_record *record_r)
+{
+	const char *p = strrchr(line, '\t'), *const *args;
+	unsigned int i, count;
+	uintmax_t crc;
+
+	if (p == NULL || strlen(p + 1) != 8 ||
+	    str_to_uintmax_hex(p + 1, &crc) < 0 ||
+	    crc != crc32_data(line, p - line))
+		return -1;
+	args = t_strsplit_tabescaped(t_strdup_until(line, p));
+	count = str_array_length(args);
+	if (count == 0)
+		return -1;
+	for (i = 0; i < N_ELEMENTS(record_names); i++) {
+		if (strcmp(args[0], record_names[i]) == 0)
+			break;
+	}
+	if (i == N_ELEMENTS(record_names))
+		return 0;
+	i_zero(record_r);
+	record_r->type = i;
+	record_r->tag = "";
+	return record_parse_args(args + 1, count - 1, record_r) < 0 ? -1 : 1;
+}
+
+static void journal_lock(struct journal *journal, unsigned int wait_secs)
+{
+	unsigned int i;
+
+	journal->lock_fd = openat(journal->dir_fd, JOURNAL_LOCK_NAME,
+				  O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	if (journal->lock_fd == -1) {
+		e_error(journal->event, "open(%s) failed: %m",
+			JOURNAL_LOCK_NAME);
+		return;
+	}
+	/* Nobody is served yet, so there is nothing to hold up. */
+	for (i = 0; flock(journal->lock_fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (errno != EWOULDBLOCK && errno != EINTR) {
+			e_error(journal->event, "flock(%s) failed: %m",
+				JOURNAL_LOCK_NAME);
+			return;
+		}
+		if (i == wait_secs * 50) {
+			e_warning(journal->event, "Another director process "
+				  "still has %s after %u secs, going on "
+				  "without it", JOURNAL_LOCK_NAME, wait_secs);
+			return;
+		}
+		i_sleep_msecs(20);
+	}
+}
+
+struct journal *journal_init(struct event *event, int dir_fd,
+			     unsigned int lock_wait_secs,
+			     journal_dump_t *dump)
+{
+	struct journal *journal;
+
+	journal = i_new(struct journal, 1);
+	journal->event = event_create(event);
+	event_set_append_log_prefix(journal->event, "journal: ");
+	journal->dir_fd = dir_fd;
+	journal->dump = dump;
+	journal->lock_fd = -1;
+	journal->file.fd = journal->next.fd = -1;
+	journal->file.buf = str_new(default_pool, 1024);
+	journal->next.buf = str_new(default_pool, 1024);
+	if (dir_fd == -1) {
+		e_error(journal->event, "No folder for it: after a restart "
+			"users may be answered other backends");
+	} else {
+		journal_lock(journal, lock_wait_secs);
+	}
+	return journal;
+}
+
+static void file_close(struct journal_file *file)
+{
+	i_close_fd(&file->fd);
+	str_truncate(file->buf, 0);
+	file->size = 0;
+}
+
+void journal_deinit(struct journal **_journal)
+{
+	struct journal *journal = *_journal;
+
+	*_journal = NULL;
+	journal_commit(journal);
+	timeout_remove(&journal->to_alive);
+	timeout_remove(&journal->to_retry);
+	timeout_remove(&journal->to_replace);
+	if (journal->file.fd != -1)
+		(void)futimens(journal->file.fd, NULL);
+	file_close(&journal->file);
+	file_close(&journal->next);
+	i_close_fd(&journal->lock_fd);
+	i_close_fd(&journal->dir_fd);
+	str_free(&journal->file.buf);
+	str_free(&journal->next.buf);
+	event_unref(&journal->event);
+	i_free(journal);
+}
+
+static bool
+read_header(struct journal *journal, const char *line)
+{
+	const char *const *args = t_strsplit_tabescaped(line);
+	unsigned int major;
+
+	if (str_array_length(args) < 3 || strcmp(args[0], JOURNAL_NAME) != 0 ||
+	    str_to_uint(args[1], &major) < 0) {
+		e_error(journal->event, "%s isn't a journal of the director: "
+			"ignored, kept as %s", JOURNAL_FILE_NAME,
+			JOURNAL_BAD_NAME);
+		return FALSE;
+	}
+	if (major != JOURNAL_MAJOR_VERSION) {
+		e_error(journal->event, "%s has version %u, we know only "
+			"version %u: ignored, kept as %s", JOURNAL_FILE_NAME,
+			major, JOURNAL_MAJOR_VERSION, JOURNAL_BAD_NAME);
+		return FALSE;
+	}
+	return TRUE;
+}
+
+static void
+read_lines(struct journal *journal, struct istream *input,
+	   journal_callback_t *callback, void *context)
+{
+	struct director_record record;
+	unsigned int linenum = 1, damaged = 0, first_damaged = 0, unknown = 0;
+	const char *line;
+	int ret;
+
+	while ((line = i_stream_read_next_line(input)) != NULL) {
+		linenum++;
+		T_BEGIN {
+			ret = record_parse(line, &record);
+			if (ret > 0)
+				callback(context, &record);
+		} T_END;
+		if (ret < 0 && damaged++ == 0)
+			first_damaged = linenum;
+		else if (ret == 0)
+			unknown++;
+	}
+	if (input->stream_errno == ENOBUFS)
+		damaged++;
+	else if (input->stream_errno != 0)
+		e_error(journal->event, "read() failed: %s",
+			i_stream_get_error(input));
+	if (damaged > 0) {
+		e_error(journal->event, "%u of %u lines are damaged "
+			"(the first is line %u): skipped, the others are used; "
+			"the file is kept as %s", damaged, linenum,
+			first_damaged, JOURNAL_BAD_NAME);
+		if (linkat(journal->dir_fd, JOURNAL_FILE_NAME,
+			   journal->dir_fd, JOURNAL_BAD_NAME, 0) < 0)
+			e_error(journal->event, "link(%s) failed: %m",
+				JOURNAL_BAD_NAME);
+	}
+	if (unknown > 0) {
+		e_warning(journal->event, "%u lines are of a kind that this "
+			  "version doesn't know: skipped", unknown);
+	}
+}
+
+void journal_read(struct journal *journal, journal_callback_t *callback,
+		  void *context, time_t *alive_until_r)
+{
+	struct istream *input;
+	struct stat st;
+	const char *line;
+	int fd;
+
+	*alive_until_r = 0;
+	if (journal->dir_fd == -1)
+		return;
+	fd = openat(journal->dir_fd, JOURNAL_FILE_NAME, O_RDONLY | O_CLOEXEC);
+	if (fd == -1) {
+		if (errno != ENOENT)
+			e_error(journal->event, "open(%s) failed: %m",
+				JOURNAL_FILE_NAME);
+		return;
+	}
+	if (fstat(fd, &st) == 0)
+		*alive_until_r = st.st_mtime;
+	(void)unlinkat(journal->dir_fd, JOURNAL_BAD_NAME, 0);
+
+	input = i_stream_create_fd_autoclose(&fd, JOURNAL_MAX_LINE_LEN);
+	i_stream_set_name(input, JOURNAL_FILE_NAME);
+	line = i_stream_read_next_line(input);
+	if (line != NULL && read_header(journal, line))
+		read_lines(journal, input, callback, context);
+	else {
+		if (line == NULL && i_stream_get_data_size(input) > 0)
+			(void)read_header(journal, "");
+		*alive_until_r = 0;
+		(void)renameat(journal->dir_fd, JOURNAL_FILE_NAME,
+			       journal->dir_fd, JOURNAL_BAD_NAME);
+	}
+	i_stream_unref(&input);
+}
+
+static void journal_failed(struct journal *journal, const char *what);
+
+static void file_write(struct journal *journal, struct journal_file *file)
+{
+	size_t size = str_len(file->buf);
+
+	if (size == 0)
+		return;
+	if (file->fd == -1 ||
+	    write_full(file->fd, str_data(file->buf), size) == 0) {
+		file->size += size;
+		str_truncate(file->buf, 0);
+		return;
+	}
+	journal_failed(journal, "write");
+	/* whatever was written of the last line must not damage the next */
+	str_truncate(file->buf, 0);
+	str_append_c(file->buf, '\n');
+}
+
+static void
+file_record(struct journal *journal, struct journal_file *file,
+	    const struct director_record *record)
+{
+	T_BEGIN {
+		record_append(file->buf, record);
+	} T_END;
+	if (str_len(file->buf) >= JOURNAL_BUFFER_SIZE)
+		file_write(journal, file);
+}
+
+static int next_open(struct journal *journal)
+{
+	struct journal_file *next = &journal->next;
+
+	journal->dump_pos = 0;
+	str_truncate(next->buf, 0);
+	next->size = 0;
+	next->fd = openat(journal->dir_fd, JOURNAL_TMP_NAME,
+			  O_CREAT | O_TRUNC | O_WRONLY | O_APPEND | O_CLOEXEC,
+			  0600);
+	if (next->fd == -1) {
+		journal_failed(journal, "open");
+		return -1;
+	}
+	str_printfa(next->buf, "%s\t%u\t%u\n", JOURNAL_NAME,
+		    JOURNAL_MAJOR_VERSION, JOURNAL_MINOR_VERSION);
+	return 0;
+}
+
+static void next_record(void *context, const struct director_record *record)
+{
+	struct journal *journal = context;
+
+	file_record(journal, &journal->next, record);
+}
+
+/* The next file is complete: from now on it is the journal. */
+static void next_finish(struct journal *journal)
+{
+	file_write(journal, &journal->next);
+	if (journal->next.fd == -1)
+		return;
+	if (renameat(journal->dir_fd, JOURNAL_TMP_NAME,
+		     journal->dir_fd, JOURNAL_FILE_NAME) < 0) {
+		journal_failed(journal, "rename");
+		return;
+	}
+	str_truncate(journal->file.buf, 0);
+	i_close_fd(&journal->file.fd);
+	journal->file.fd = journal->next.fd;
+	journal->file.size = journal->replaced_size = journal->next.size;
+	journal->next.fd = -1;
+	if (journal->failed) {
+		journal->failed = FALSE;
+		e_info(journal->event, "Is kept again");
+	}
+}
+
+/* A slice; the ioloop serves others between two. */
+static void journal_replace(struct journal *journal)
+{
+	if (journal->next.fd == -1 && next_open(journal) < 0) {
+		timeout_remove(&journal->to_replace);
+		return;
+	}
+	if (journal->dump(&journal->dump_pos, next_record, journal) &&
+	    journal->next.fd != -1)
+		return;
+	timeout_remove(&journal->to_replace);
+	if (journal->next.fd != -1)
+		next_finish(journal);
+}
+
+static void journal_replace_start(struct journal *journal)
+{
+	timeout_remove(&journal->to_retry);
+	if (journal->to_replace == NULL) {
+		journal->to_replace = timeout_add_short(0, journal_replace,
+							journal);
+	}
+}
+
+static void journal_failed(struct journal *journal, const char *what)
+{
+	if (!journal->failed) {
+		e_error(journal->event, "%s(%s) failed: %m - until this is "
+			"mended, users may be answered other backends after a "
+			"restart", what, JOURNAL_FILE_NAME);
+	}
+	journal->failed = TRUE;
+	i_close_fd(&journal->next.fd);
+	if (journal->to_retry == NULL) {
+		journal->to_retry = timeout_add(JOURNAL_RETRY_MSECS,
+						journal_replace_start,
+						journal);
+	}
+}
+
+static void journal_alive(struct journal *journal)
+{
+	if (journal->file.fd != -1)
+		(void)futimens(journal->file.fd, NULL);
+}
+
+void journal_start(struct journal *journal)
+{
+	journal->started = TRUE;
+	if (journal->dir_fd == -1)
+		return;
+	if (next_open(journal) == 0) {
+		while (journal->next.fd != -1 &&
+		       journal->dump(&journal->dump_pos, next_record, journal))
+			;
+		next_finish(journal);
+	}
+	journal->to_alive = timeout_add(JOURNAL_ALIVE_MSECS, journal_alive,
+					journal);
+}
+
+void journal_record(struct journal *journal,
+		    const struct director_record *record)
+{
+	if (!journal->started || journal->dir_fd == -1)
+		return;
+	file_record(journal, &journal->file, record);
+	if (journal->next.fd != -1)
+		file_record(journal, &journal->next, record);
+}
+
+void journal_commit(struct journal *journal)
+{
+	file_write(journal, &journal->file);
+	if (!journal->failed && journal->file.fd != -1 &&
+	    journal->file.size >= journal->replaced_size * 2 +
+				  JOURNAL_GROWTH_MIN)
+		journal_replace_start(journal);
+}

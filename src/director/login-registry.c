@@ -1,0 +1,241 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "connection.h"
+#include "ostream.h"
+#include "strnum.h"
+#include "master-service.h"
+#include "director-proxy-protocol.h"
+#include "director-daemon.h"
+#include "login-registry.h"
+
+/* A user name and the rest of a START */
+#define REGISTRY_MAX_LINE_LEN 8192
+/* Complaints about one connection's lines before it is closed */
+#define REGISTRY_MAX_ERRORS 10
+
+struct registry_connection {
+	struct connection conn;
+	/* After PROCESS */
+	struct login_process *process;
+	char *protocol;
+	unsigned int errors;
+};
+
+static struct connection_list *registry_connections;
+
+static void registry_destroy(struct connection *conn)
+{
+	struct registry_connection *rc =
+		container_of(conn, struct registry_connection, conn);
+	struct session_leases *leases = director_leases(director_daemon.core);
+	struct director_time now = director_daemon_now();
+
+	if (rc->process != NULL) {
+		rc->process->plugins--;
+		(void)session_leases_plugin_lost(leases, rc->process, rc,
+						 now.msecs);
+		login_process_unref(leases, &rc->process);
+	}
+	if (conn->disconnect_reason == CONNECTION_DISCONNECT_BUFFER_FULL) {
+		e_error(conn->event, "Line longer than %u bytes, "
+			"disconnecting", REGISTRY_MAX_LINE_LEN);
+	}
+	connection_deinit(conn);
+	i_free(rc->protocol);
+	i_free(rc);
+	master_service_client_connection_destroyed(master_service);
+	director_daemon_schedule();
+}
+
+/* Returns -1 when there have been too many. */
+static int registry_error(struct registry_connection *rc, const char *cmd,
+			  const char *error)
+{
+	e_error(rc->conn.event, "%s: %s", cmd, error);
+	if (++rc->errors < REGISTRY_MAX_ERRORS)
+		return 1;
+	e_error(rc->conn.event, "Too many errors, disconnecting");
+	return -1;
+}
+
+static int
+cmd_process(struct registry_connection *rc, const char *const *args)
+{
+	struct connection *conn = &rc->conn;
+	pid_t pid;
+
+	if (rc->process != NULL)
+		return registry_error(rc, "PROCESS", "given twice");
+	if (str_to_pid(args[0], &pid) < 0 || pid <= 0)
+		return registry_error(rc, "PROCESS", "invalid pid");
+	/* In another pid namespace the kernel shows 0. */
+	if (conn->have_unix_credentials && conn->remote_pid > 0 &&
+	    conn->remote_pid != pid) {
+		e_error(conn->event, "PROCESS: pid %ld isn't the peer's own "
+			"%ld, disconnecting", (long)pid,
+			(long)conn->remote_pid);
+		return -1;
+	}
+	rc->process = login_process_ref(director_leases(director_daemon.core),
+					pid);
+	rc->process->plugins++;
+	rc->process->plugin_seen = TRUE;
+	rc->process->plugin_missing = FALSE;
+	rc->protocol = i_strdup(args[1]);
+	return 1;
+}
+
+static int cmd_start(struct registry_connection *rc, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct session_token token;
+	struct ip_addr ip;
+	const char *error;
+	time_t since;
+	uint32_t hash;
+
+	if (session_token_parse(args[0], &token) < 0)
+		return registry_error(rc, "START", "invalid token");
+	if (str_to_uint32(args[1], &hash) < 0)
+		return registry_error(rc, "START", "invalid user hash");
+	if (net_addr2ip(args[2], &ip) < 0)
+		return registry_error(rc, "START", "invalid backend IP");
+	if (str_to_time(args[3], &since) < 0)
+		return registry_error(rc, "START", "invalid time");
+	since = I_MIN(director_daemon_from_wall(since), now.wall);
+	if (director_session_start(director_daemon.core, rc->process, rc,
+				   &token, hash, &ip, since, &now,
+				   &error) == NULL) {
+		return registry_error(rc, "START", t_strdup_printf(
+			"token %s %s", args[0], error));
+	}
+	director_daemon_commit();
+	return 1;
+}
+
+/* Returns the lease if this connection told of it. */
+static struct session_lease *
+registry_lease(struct registry_connection *rc, const char *token_str)
+{
+	struct session_lease *lease;
+	struct session_token token;
+
+	if (session_token_parse(token_str, &token) < 0)
+		return NULL;
+	lease = session_lease_lookup(director_leases(director_daemon.core),
+				     &token);
+	return lease == NULL || lease->plugin != rc ? NULL : lease;
+}
+
+static int cmd_up(struct registry_connection *rc, const char *const *args)
+{
+	struct session_lease *lease = registry_lease(rc, args[0]);
+
+	if (lease == NULL)
+		return registry_error(rc, "UP", "session wasn't started here");
+	session_lease_up(lease);
+	return 1;
+}
+
+static int cmd_end(struct registry_connection *rc, const char *const *args)
+{
+	struct session_lease *lease = registry_lease(rc, args[0]);
+	struct director_time now = director_daemon_now();
+
+	if (lease == NULL)
+		return registry_error(rc, "END", "session wasn't started here");
+	director_session_end(director_daemon.core, &lease, &now);
+	return 1;
+}
+
+static int cmd_announced(struct registry_connection *rc,
+			 const char *const *args ATTR_UNUSED)
+{
+	session_leases_plugin_announced(director_leases(director_daemon.core),
+					rc->process);
+	return 1;
+}
+
+static const struct registry_command {
+	const char *name;
+	unsigned int min_args;
+	int (*handler)(struct registry_connection *rc,
+		       const char *const *args);
+} registry_commands[] = {
+	{ "PROCESS", 2, cmd_process },
+	{ "START", 5, cmd_start },
+	{ "UP", 1, cmd_up },
+	{ "END", 1, cmd_end },
+	{ "ANNOUNCED", 0, cmd_announced },
+};
+
+static int registry_args(struct connection *conn, const char *const *args)
+{
+	struct registry_connection *rc =
+		container_of(conn, struct registry_connection, conn);
+	const struct registry_command *cmd = NULL;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < N_ELEMENTS(registry_commands); i++) {
+		if (strcmp(registry_commands[i].name, args[0]) == 0)
+			cmd = &registry_commands[i];
+	}
+	if (cmd == NULL) {
+		/* of a newer plugin */
+		e_debug(conn->event, "Unknown command: %s", args[0]);
+		return 1;
+	}
+	if (cmd->handler != cmd_process && rc->process == NULL) {
+		e_error(conn->event, "%s before PROCESS, disconnecting",
+			cmd->name);
+		return -1;
+	}
+	if (str_array_length(args + 1) < cmd->min_args)
+		return registry_error(rc, cmd->name, "missing parameters");
+	ret = cmd->handler(rc, args + 1);
+	director_daemon_schedule();
+	return ret;
+}
+
+static const struct connection_settings registry_set = {
+	.service_name_in = DIRECTOR_PROXY_SERVICE_PLUGIN,
+	.service_name_out = DIRECTOR_PROXY_SERVICE_DIRECTOR,
+	.major_version = DIRECTOR_PROXY_MAJOR_VERSION,
+	.minor_version = DIRECTOR_PROXY_MINOR_VERSION,
+	.input_max_size = REGISTRY_MAX_LINE_LEN,
+	.output_max_size = 1024 * 1024,
+	.client = FALSE,
+};
+
+static const struct connection_vfuncs registry_vfuncs = {
+	.destroy = registry_destroy,
+	.input_args = registry_args,
+};
+
+void login_registry_init(void)
+{
+	registry_connections =
+		connection_list_init(&registry_set, &registry_vfuncs);
+}
+
+void login_registry_deinit(void)
+{
+	struct connection *conn;
+
+	while ((conn = registry_connections->connections) != NULL)
+		registry_destroy(conn);
+	connection_list_deinit(&registry_connections);
+}
+
+void login_registry_connection_create(struct master_service_connection *conn)
+{
+	struct registry_connection *rc;
+
+	master_service_client_connection_accept(conn);
+	rc = i_new(struct registry_connection, 1);
+	connection_init_server(registry_connections, &rc->conn, conn->name,
+			       conn->fd, conn->fd);
+	o_stream_set_no_error_handling(rc->conn.output, TRUE);
+}
