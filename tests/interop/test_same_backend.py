@@ -1,6 +1,8 @@
 """Ours picks the backend that the original 2.3 director picks, for the same
 backends, tags, weights and names."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from nodes import (Admin, FakeAuth, LoginProcess, original_director,
@@ -31,7 +33,16 @@ def names(count=1000):
     return found
 
 
-def look_up_all(director, mail_servers, settings, commands, fields):
+def both(run, *args):
+    """What run(director, *args) gives for the original and for ours"""
+    with ThreadPoolExecutor() as pool:
+        results = [pool.submit(run, director, *(arg[i] for arg in args))
+                   for i, director in enumerate((original_director,
+                                                 our_director))]
+    return [result.result() for result in results]
+
+
+def look_up_all(director, settings, mail_servers, commands, fields):
     """{name: host} by logins, and by asking the admin socket"""
     with director(mail_servers, settings) as node:
         auth = FakeAuth(node, fields)
@@ -49,10 +60,11 @@ def look_up_all(director, mail_servers, settings, commands, fields):
 
 
 def compare(mail_servers, ours="", original="", commands=(), fields=None):
-    expected, expected_hashed = look_up_all(
-        original_director, mail_servers, original, commands, fields)
-    found, found_hashed = look_up_all(
-        our_director, mail_servers, ours, commands, fields)
+    def run(director, settings):
+        return look_up_all(director, settings, mail_servers, commands, fields)
+
+    (expected, expected_hashed), (found, found_hashed) = both(
+        run, (original, ours))
     assert len(expected) == 1000
     assert not [host for host in expected.values() if "\t" in host]
     assert found == expected
@@ -182,7 +194,7 @@ def test_users_stay_when_backends_change():
                 client.close()
             return before, after, flushed, removed
 
-    expected, found = run(original_director), run(our_director)
+    expected, found = both(run)
     assert found == expected
     before, after, flushed, _ = found
     # names that differ in case only are one user
