@@ -193,7 +193,7 @@ static void daemon_configure(void)
 static void daemon_warn(const struct director_settings *set)
 {
 	struct event *event = director_daemon.event;
-	unsigned int count;
+	unsigned int count, servers;
 
 	if (!set->director_consistent_hashing) {
 		e_warning(event, "director_consistent_hashing = no is "
@@ -204,10 +204,11 @@ static void daemon_warn(const struct director_settings *set)
 		e_warning(event, "There are no backends: set "
 			  "director_mail_servers or use doveadm director add");
 	}
-	if (array_count(&set->director_servers) > 1) {
+	servers = str_array_length(settings_boollist_get(
+					&set->director_servers));
+	if (servers > 1) {
 		e_error(event, "director_servers has %u entries, but this "
-			"version knows no ring: runs alone",
-			array_count(&set->director_servers));
+			"version knows no ring: runs alone", servers);
 	}
 }
 

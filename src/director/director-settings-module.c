@@ -38,7 +38,7 @@ static const struct service_settings director_service_settings = {
 	.process_limit = 1,
 	/* Each login process needs two: the auth relay and the plugin. In high
 	   security mode every session is a login process. */
-	.client_limit = 20480,
+	.client_limit = 16384,
 	.idle_kill_interval = SET_TIME_INFINITE,
 	/* 10 million users and a million sessions fit well within */
 	.vsz_limit = 2048ULL * 1024 * 1024,
