@@ -244,7 +244,7 @@ admin_read(struct director_admin_client *client, unsigned int msecs,
 			}
 			return admin_fail(client, EX_TEMPFAIL,
 				"read(%s) failed: %s", client->path,
-				i_stream_get_error(client->input));
+				strerror(client->input->stream_errno));
 		case 0:
 			if ((ret = admin_poll(client, POLLIN, deadline)) <= 0)
 				return ret;
