@@ -53,6 +53,8 @@ static const struct connection_settings link_set = {
 	.input_max_size = LINK_MAX_INPUT_SIZE,
 	.output_max_size = LINK_MAX_OUTPUT_SIZE,
 	.client = TRUE,
+	/* conn's own error for them would come again at each retry */
+	.allow_empty_args_input = TRUE,
 	/* It goes out in one write with what follows. */
 	.dont_send_version = TRUE,
 };
@@ -246,7 +248,7 @@ static int link_conn_input_args(struct connection *conn,
 	struct director_link *link =
 		container_of(conn, struct director_link, conn);
 
-	if (strcmp(args[0], "KICK") == 0 &&
+	if (null_strcmp(args[0], "KICK") == 0 &&
 	    link_cmd_kick(link, args + 1) < 0) {
 		link_error(link, t_strdup_printf(
 			"Invalid KICK from director: %s",
