@@ -97,9 +97,11 @@ protocol doveadm {{
 LOG_FAILURE = re.compile(
     r"(?:^|[ :])(?:Panic|Fatal|Error|Warning): |assert|core dumped|"
     r"ERROR: AddressSanitizer|runtime error:")
-# stop() and reload()
-USUAL = re.compile(r"master: Warning: (?:Killed with signal 15 |"
-                   r"SIGHUP received - reloading configuration)")
+# What stop() and reload() leave
+USUAL = (r"master: Warning: (?:Killed with signal 15 |"
+         r"SIGHUP received - reloading configuration)")
+# The package is installed for all nodes here, also for those without backends
+NO_DIRECTOR = "director: Warning: There are no backends: "
 # 2.4.1 says "Login:", 2.4.5 "Logged in:"
 LOGIN_LINE = re.compile(
     r"\b(imap|pop3|managesieve|submission)-login: Info: "
@@ -158,6 +160,9 @@ class Log:
 
 class Node:
     """One Dovecot: its own base_dir, addresses, log and mail."""
+
+    # What the log may always have
+    usual = [USUAL, NO_DIRECTOR]
 
     def __init__(self, folder, name, listen, config, relay=("127.0.0.1", 25),
                  wrap=None):
@@ -304,8 +309,9 @@ class Node:
 
     def bad_lines(self):
         return [line for line in self.log.lines() if
-                LOG_FAILURE.search(line) and not USUAL.search(line) and
-                not any(re.search(pattern, line) for pattern in self.allowed)]
+                LOG_FAILURE.search(line) and not any(
+                    re.search(pattern, line)
+                    for pattern in self.usual + self.allowed)]
 
     def tail(self, count=40):
         lines = self.log.lines(True)
@@ -382,6 +388,8 @@ service director {
 
 class Director(Proxy):
     """A proxy whose users are assigned by a director"""
+
+    usual = [USUAL]
 
     def __init__(self, folder, mail_servers, name="director", config="",
                  **kwargs):

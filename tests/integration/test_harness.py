@@ -4,7 +4,7 @@
 import pytest
 
 import clients
-from node import went_to
+from node import wait_for, went_to
 
 FIXED_HOST = """
 passdb static {
@@ -62,7 +62,8 @@ def test_bad_lines_are_found(nodes, backends):
                         config="login_proxy_max_reconnects = 0\n")
     with pytest.raises(clients.LoginFailed):
         clients.visit("imap", proxy.ip, "jane")
-    assert [line for line in nodes.judge() if "127.0.0.99" in line]
+    wait_for(lambda: [line for line in nodes.judge() if "127.0.0.99" in line],
+             "the error line")
     proxy.allow("127.0.0.99")
     assert nodes.judge() == []
 
