@@ -7,9 +7,12 @@
 #include "str-sanitize.h"
 #include "strescape.h"
 #include "master-service.h"
-#include "version.h"
+#include "director-config.h"
 #include "director-admin-protocol.h"
 #include "director-admin-client.h"
+#ifdef HAVE_VERSION_H
+#  include "version.h"
+#endif
 
 #include <unistd.h>
 #include <poll.h>
