@@ -11,6 +11,7 @@
 #include "director-settings.h"
 #include "journal.h"
 #include "server-list.h"
+#include "user-snapshot.h"
 #include "director-daemon.h"
 
 #include <fcntl.h>
@@ -156,7 +157,7 @@ static void restore_record(void *context, const struct director_record *record)
 	director_restore(director_daemon.core, &core_record, &now);
 }
 
-static void daemon_configure(void)
+static void daemon_configure(bool all_restored)
 {
 	const struct director_settings *set = director_daemon.set;
 	struct director_time now = director_daemon_now();
@@ -186,7 +187,8 @@ static void daemon_configure(void)
 	}
 	director_configure(director_daemon.core,
 			   array_count(&records) == 0 ? NULL :
-			   array_front(&records), array_count(&records), &now);
+			   array_front(&records), array_count(&records),
+			   all_restored, &now);
 	pool_unref(&pool);
 }
 
@@ -245,10 +247,12 @@ void director_daemon_init(const struct director_settings *set,
 		.user_expire_secs = set->director_user_expire,
 	};
 	struct director_time now;
+	bool all_restored;
 
 	random_fill(&core_set.instance, sizeof(core_set.instance));
 	daemon->set = set;
 	daemon->event = event;
+	daemon->dir_fd = journal_dir_fd;
 	daemon->timer_msecs = UINT64_MAX;
 	daemon->wall_offset = time(NULL) - (time_t)(monotonic_msecs() / 1000);
 
@@ -258,8 +262,10 @@ void director_daemon_init(const struct director_settings *set,
 	now = director_daemon_now();
 	daemon->core = director_init(&core_set, &daemon_vfuncs, daemon, &now);
 	journal_read(daemon->journal, restore_record, &ctx, &ctx.alive_until);
+	all_restored = journal_dir_fd != -1 &&
+		user_snapshot_read(daemon->core, journal_dir_fd, event);
 	T_BEGIN {
-		daemon_configure();
+		daemon_configure(all_restored);
 	} T_END;
 	journal_start(daemon->journal);
 	daemon_warn(set);
@@ -269,6 +275,12 @@ void director_daemon_init(const struct director_settings *set,
 void director_daemon_deinit(void)
 {
 	timeout_remove(&director_daemon.to);
+	if (director_daemon.dir_fd != -1) {
+		user_snapshot_write(director_daemon.core,
+				    director_daemon.dir_fd,
+				    director_daemon.event);
+	}
+	/* closes the folder and releases the lock */
 	journal_deinit(&director_daemon.journal);
 	director_deinit(&director_daemon.core);
 }

@@ -13,6 +13,8 @@ struct director_daemon {
 	struct event *event;
 	struct director *core;
 	struct journal *journal;
+	/* The journal's folder, -1 if it couldn't be opened */
+	int dir_fd;
 
 	struct timeout *to;
 	/* When "to" fires; UINT64_MAX if it isn't set */

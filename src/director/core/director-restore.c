@@ -40,6 +40,21 @@ restore_flush(struct director *director, const struct director_record *record)
 	(void)backend_flush(director->backends, backend);
 }
 
+void director_restore_user(struct director *director, uint32_t hash,
+			   const struct backend *backend, time_t timestamp,
+			   const struct director_time *now)
+{
+	const char *tag = backends_tag(director->backends, backend->tag);
+
+	timestamp = I_MIN(timestamp, now->wall);
+	if (timestamp + (time_t)director->set.user_expire_secs > now->wall &&
+	    user_table_lookup(director->users, tag, hash,
+			      now->wall) == USER_IDX_NONE) {
+		(void)user_table_add(director->users, hash, backend->slot,
+				     timestamp, now->wall);
+	}
+}
+
 static void
 restore_user(struct director *director, const struct director_record *record,
 	     const struct director_time *now)
@@ -183,7 +198,8 @@ configure_remove(struct director *director, const struct backend *old,
 
 void director_configure(struct director *director,
 			const struct director_record *configured,
-			unsigned int count, const struct director_time *now)
+			unsigned int count, bool all_restored,
+			const struct director_time *now)
 {
 	const char *by = "director_mail_servers changed: ";
 	struct backends *old = director->initial, *new_list = backends_init();
@@ -216,7 +232,7 @@ void director_configure(struct director *director,
 	}
 	backends_deinit(&director->initial);
 	director->initial = new_list;
-	if (changed && !first &&
+	if (changed && !first && !all_restored &&
 	    now->msecs < director->started_msecs + DIRECTOR_START_GRACE_MSECS)
 		director->previous = previous;
 	else

@@ -375,6 +375,21 @@ director_session_start(struct director *director,
 	return lease;
 }
 
+void director_session_up(struct director *director,
+			 struct session_lease *lease,
+			 const struct ip_addr *redirected)
+{
+	session_lease_up(lease);
+	if (redirected == NULL ||
+	    net_ip_compare(redirected, &lease->backend->ip))
+		return;
+	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+		"Backend %s redirected user hash %u to %s: he may be on two "
+		"backends", net_ip2addr(&lease->backend->ip), lease->hash,
+		net_ip2addr(redirected)));
+	session_lease_redirect(director->leases, lease, redirected);
+}
+
 void director_session_end(struct director *director,
 			  struct session_lease **_lease,
 			  const struct director_time *now)

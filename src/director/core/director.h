@@ -127,12 +127,21 @@ struct session_leases *director_leases(struct director *director);
 void director_restore(struct director *director,
 		      const struct director_record *record,
 		      const struct director_time *now);
+/* A user who was known before, on this backend. Who is known already stays as
+   he is. */
+void director_restore_user(struct director *director, uint32_t hash,
+			   const struct backend *backend, time_t timestamp,
+			   const struct director_time *now);
 /* Applies what is different between the director_mail_servers that were
    recorded and configured (in its order; DIRECTOR_RECORD_CONFIG's fields).
-   Differences are logged, and recorded as a whole by director_dump(). */
+   Differences are logged, and recorded as a whole by director_dump().
+   all_restored: all users who were known before are known again; else users
+   whom the difference moves wait for the start grace, so that their sessions
+   can be announced. */
 void director_configure(struct director *director,
 			const struct director_record *configured,
-			unsigned int count, const struct director_time *now);
+			unsigned int count, bool all_restored,
+			const struct director_time *now);
 
 /* Gives all records that describe the present, in slices: *pos starts at 0,
    at most max_steps places in the user table a call. Returns TRUE if there is
@@ -171,6 +180,11 @@ director_session_start(struct director *director,
 		       const struct ip_addr *ip, time_t since,
 		       const struct director_time *now, const char **error_r);
 
+/* UP. redirected: NULL, or the backend that the session is to instead of the
+   one that it was started for. */
+void director_session_up(struct director *director,
+			 struct session_lease *lease,
+			 const struct ip_addr *redirected);
 /* END, or it can't be any more */
 void director_session_end(struct director *director,
 			  struct session_lease **lease,

@@ -267,6 +267,20 @@ void session_lease_up(struct session_lease *lease)
 		lease->state = SESSION_LEASE_UP;
 }
 
+void session_lease_redirect(struct session_leases *leases,
+			    struct session_lease *lease,
+			    const struct ip_addr *ip)
+{
+	struct session_backend *old = lease->backend;
+
+	lease->backend = session_backend_ref(leases, ip);
+	if (lease->state != SESSION_LEASE_ISSUED) {
+		lease->backend->sessions++;
+		old->sessions--;
+	}
+	session_backend_unref(leases, old);
+}
+
 static void
 chain_remove_token(struct session_leases *leases, struct session_lease *lease)
 {

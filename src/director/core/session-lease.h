@@ -127,6 +127,10 @@ session_lease_lookup(struct session_leases *leases,
 void session_lease_start(struct session_leases *leases,
 			 struct session_lease *lease, void *plugin);
 void session_lease_up(struct session_lease *lease);
+/* The session is to another backend than the answer said. */
+void session_lease_redirect(struct session_leases *leases,
+			    struct session_lease *lease,
+			    const struct ip_addr *ip);
 void session_lease_end(struct session_leases *leases,
 		       struct session_lease **lease);
 
