@@ -268,6 +268,7 @@ relay_lookup(struct auth_relay *relay, const struct auth_line *parsed,
 	rl->lookup.username = parsed->username;
 	rl->lookup.tag = parsed->tag;
 	rl->lookup.process = relay->process;
+	director_daemon.lookups++;
 	ret = director_lookup(director_daemon.core, &rl->lookup, &now);
 	if (ret > 0) {
 		director_daemon_commit();

@@ -3,9 +3,13 @@
 #include "lib.h"
 #include "array.h"
 #include "ioloop.h"
+#include "str.h"
+#include "process-title.h"
 #include "randgen.h"
 #include "restrict-access.h"
 #include "settings-parser.h"
+#include "master-service.h"
+#include "master-service-settings.h"
 #include "admin-connection.h"
 #include "auth-relay.h"
 #include "director-settings.h"
@@ -214,6 +218,22 @@ static void daemon_warn(const struct director_settings *set)
 	}
 }
 
+/* The format is the original's; without a ring nothing comes or goes there. */
+static void daemon_update_title(void *context ATTR_UNUSED)
+{
+	struct director *core = director_daemon.core;
+	unsigned int waiting = director_lookups_waiting(core);
+	string_t *str = t_str_new(64);
+
+	str_printfa(str, "[%u users",
+		    user_table_count(director_users(core)));
+	if (waiting > 0)
+		str_printfa(str, ", %u delayed", waiting);
+	str_printfa(str, ", %u+0 req/s, 0+0 kB/s]", director_daemon.lookups);
+	process_title_set(str_c(str));
+	director_daemon.lookups = 0;
+}
+
 int director_daemon_open_dir(const char *base_dir)
 {
 	const char *path = t_strconcat(base_dir, "/"JOURNAL_DIR, NULL);
@@ -269,12 +289,18 @@ void director_daemon_init(const struct director_settings *set,
 	} T_END;
 	journal_start(daemon->journal);
 	daemon_warn(set);
+	if (master_service_get_service_settings(master_service)->
+	    verbose_proctitle) {
+		daemon->to_title = timeout_add(1000, daemon_update_title,
+					       (void *)NULL);
+	}
 	director_daemon_schedule();
 }
 
 void director_daemon_deinit(void)
 {
 	timeout_remove(&director_daemon.to);
+	timeout_remove(&director_daemon.to_title);
 	if (director_daemon.dir_fd != -1) {
 		user_snapshot_write(director_daemon.core,
 				    director_daemon.dir_fd,

@@ -16,7 +16,9 @@ struct director_daemon {
 	/* The journal's folder, -1 if it couldn't be opened */
 	int dir_fd;
 
-	struct timeout *to;
+	struct timeout *to, *to_title;
+	/* Lookups since the process title was updated */
+	unsigned int lookups;
 	/* When "to" fires; UINT64_MAX if it isn't set */
 	uint64_t timer_msecs;
 	/* Seconds since 1970 minus monotonic seconds, at the start: the core's
