@@ -506,46 +506,78 @@ static void test_slots_run_out(void **state ATTR_UNUSED)
 	assert_int_equal(backend->slot, dead_slot);
 }
 
-/* What a peer may send doesn't exhaust the memory, and it takes points only
-   from those who have more than their share. */
+static unsigned int count_hits(const struct backend *backend)
+{
+	unsigned int hits = 0;
+	uint64_t seed = 3;
+
+	for (unsigned int i = 0; i < 100000; i++) {
+		if (backend_by_hash(backends, "", test_rand(&seed)) == backend)
+			hits++;
+	}
+	return hits;
+}
+
+/* What a peer may send exhausts neither memory nor time, and it takes points
+   only from those who have more than their share. */
 static void test_max_points(void **state ATTR_UNUSED)
 {
 	struct backend *huge = add("10.0.0.1", "", 1);
 	struct backend *small = add("10.0.0.2", "", 100);
-	unsigned int huge_hits = 0, seen_small = 0;
-	uint64_t seed = 3;
+	unsigned int hits;
 
 	assert_true(backend_set_vhosts(backends, huge, 4294967295U));
 	assert_int_equal(huge->vhosts, 4294967295U);
-	for (unsigned int i = 0; i < 200000; i++) {
-		struct backend *backend =
-			backend_by_hash(backends, "", test_rand(&seed));
-
-		if (backend == huge)
-			huge_hits++;
-		else
-			seen_small++;
-	}
-	/* about 1 of 10,000 points is the small one's: all of its 100 */
-	assert_in_range(seen_small, 5, 60);
-	assert_int_equal(huge_hits + seen_small, 200000);
-
-	/* two of them share what there is */
-	assert_true(backend_set_vhosts(backends, small, 4294967294U));
-	seen_small = 0;
-	for (unsigned int i = 0; i < 10000; i++) {
-		if (backend_by_hash(backends, "", test_rand(&seed)) == small)
-			seen_small++;
-	}
-	assert_in_range(seen_small, 4500, 5500);
+	/* all of its 100 points are among the 65,636 */
+	hits = count_hits(small);
+	assert_in_range(hits, 100, 200);
+	/* more of the same changes nothing */
+	assert_true(backend_set_vhosts(backends, huge, BACKEND_MAX_POINTS));
+	assert_int_equal(count_hits(small), hits);
+	assert_true(backend_set_vhosts(backends, huge, BACKEND_MAX_POINTS / 2));
+	assert_in_range(count_hits(small), 200, 400);
 
 	/* and all is as if it had never been */
 	backend_set_vhosts(backends, huge, 100);
-	backend_set_vhosts(backends, small, 100);
 	add("10.0.0.3", "", 100);
 	assert_string_equal(by_name("user@example.com"), "10.0.0.1");
 	assert_string_equal(by_name("testuser"), "10.0.0.2");
 	assert_string_equal(by_name("testuser@domain"), "10.0.0.3");
+}
+
+static void add_many(unsigned int vhosts, const char *other_tag)
+{
+	add("10.0.0.1", "", 100);
+	for (unsigned int i = 2; i <= 21; i++) {
+		struct backend *backend =
+			add(t_strdup_printf("10.0.0.%u", i),
+			    i % 2 == 0 ? "" : other_tag, 1);
+
+		backend_set_vhosts(backends, backend, vhosts);
+		if (i == 4)
+			backend_set_down(backends, backend, TRUE, 1);
+	}
+}
+
+/* 20 who want any number and one with 100 have 1,048,576 points in all: the 20
+   have 52,423 each. It doesn't matter who is up or has which tag. */
+static void test_max_points_shared(void **state ATTR_UNUSED)
+{
+	struct backends *limited = backends;
+	uint64_t seed = 9;
+
+	add_many(4294967295U, "t1");
+	backends = backends_init();
+	add_many((BACKENDS_MAX_POINTS - 100) / 20, "t1");
+	for (unsigned int i = 0; i < 100000; i++) {
+		uint32_t hash = test_rand(&seed);
+		const char *tag = i % 4 == 0 ? "t1" : "";
+		struct backend *one = backend_by_hash(limited, tag, hash);
+		struct backend *two = backend_by_hash(backends, tag, hash);
+
+		assert_int_equal(backend_ip_cmp(&one->ip, &two->ip), 0);
+	}
+	backends_deinit(&limited);
 }
 
 #define backend_test(func) \
@@ -568,6 +600,7 @@ int main(void)
 		backend_test(test_slots),
 		backend_test(test_slots_run_out),
 		backend_test(test_max_points),
+		backend_test(test_max_points_shared),
 	};
 
 	return run_test_cases(tests);

@@ -78,7 +78,7 @@ struct backends *backends_init(void)
 	i_array_init(&backends->sorted, 16);
 	i_array_init(&backends->slots, 16);
 	array_append_zero(&backends->slots);
-	backends->max_points = UINT_MAX;
+	backends->max_points = BACKEND_MAX_POINTS;
 	return backends;
 }
 
@@ -294,10 +294,10 @@ backend_ring_changed(struct backends *backends, struct backend *backend)
    numbers of vhosts: every director comes to the same. */
 static unsigned int backends_find_max_points(struct backends *backends)
 {
-	unsigned int low = 0, high = BACKENDS_MAX_POINTS;
+	unsigned int low = 0, high = BACKEND_MAX_POINTS;
 
 	if (backends->vhosts_sum <= BACKENDS_MAX_POINTS)
-		return UINT_MAX;
+		return high;
 	while (low < high) {
 		unsigned int mid = low + (high - low + 1) / 2;
 

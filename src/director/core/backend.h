@@ -33,10 +33,13 @@ struct backend {
 #define BACKEND_SLOT_NONE 0
 #define BACKEND_SLOT_MAX 65535
 
-/* A peer may send any number of vhosts. If all backends together (of all tags,
-   up or down) have more than this, those with the most get fewer points: as
-   many as the largest limit for each backend that keeps within this sum. It is
-   the same on all directors; vhosts itself keeps its value. */
+/* A peer may send any number of vhosts. A backend gets no more points than
+   this (computing them takes 15 ms). */
+#define BACKEND_MAX_POINTS (1U << 16)
+/* If all backends together (of all tags, up or down) would have more than this,
+   those with the most get fewer: as many as the largest limit for each backend
+   that keeps within this sum. It is the same on all directors; vhosts itself
+   keeps its value. */
 #define BACKENDS_MAX_POINTS (1U << 20)
 
 struct backends *backends_init(void);
