@@ -409,11 +409,8 @@ class Director(Proxy):
         keys = lines[0].split("\t")
         return [dict(zip(keys, line.split("\t"))) for line in lines[1:]]
 
-    def backend_of(self, user, *tag):
-        """(current, hashed) backend of the user, as the director says"""
-        text = self.doveadm("director", "status", user, *tag).stdout
-        found = {}
-        for line in text.splitlines():
-            key, _, value = line.partition(":")
-            found[key.strip().lower()] = value.strip()
-        return found
+    def user_status(self, user, *tag):
+        """{"status": current backend's address or text, "hashed": address}"""
+        row = self.doveadm("-f", "tab", "director", "status", user,
+                           *tag).stdout.splitlines()
+        return dict(zip(*(line.split("\t") for line in row)))
