@@ -1,0 +1,252 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Random operations on the leases and on a model of them that is too simple to
+   be wrong. The seed is fixed. */
+
+#include "test-unit.h"
+#include "director/core/session-lease.h"
+
+#define FORGET_MSECS (SESSION_LEASE_DEADLINE_MSECS + SESSION_LEASE_SLACK_MSECS)
+
+static struct session_leases *leases;
+static const char *const tag = "", *const tag2 = "t";
+static uint64_t now = 5000000;
+
+#define MODEL_LEASES 64
+#define MODEL_HASHES 20
+#define MODEL_PROCESSES 4
+#define MODEL_STEPS 40000
+
+static const char *const model_ips[] = { "10.0.0.1", "10.0.0.2", "fd00::3" };
+
+static struct model_lease {
+	bool exists;
+	struct session_lease *lease;
+	struct session_token token;
+	unsigned int process, ip;
+	const char *tag;
+	uint32_t hash;
+	enum session_lease_state state;
+	const char *plugin;
+	uint64_t deadline;
+} model[MODEL_LEASES];
+
+/* Each process has two plugin connections: an old and a new one. */
+static char model_plugins[MODEL_PROCESSES][2];
+
+static const struct ip_addr *ip_of(unsigned int num)
+{
+	struct ip_addr *ip = t_new(struct ip_addr, 1);
+
+	assert_int_equal(net_addr2ip(model_ips[num], ip), 0);
+	return ip;
+}
+
+static bool model_has(const char *lease_tag, uint32_t hash)
+{
+	for (unsigned int i = 0; i < MODEL_LEASES; i++) {
+		if (model[i].exists && model[i].tag == lease_tag &&
+		    model[i].hash == hash &&
+		    model[i].state != SESSION_LEASE_ISSUED)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+static struct {
+	bool has[2][MODEL_HASHES];
+	unsigned int calls;
+} model_told;
+
+static void
+model_changed(const char *lease_tag, uint32_t hash, bool leased,
+	      void *context ATTR_UNUSED)
+{
+	bool *has = &model_told.has[lease_tag == tag2 ? 1 : 0][hash];
+
+	assert_true(*has != leased);
+	*has = leased;
+	model_told.calls++;
+}
+
+static void model_check(void)
+{
+	unsigned int total = 0;
+	unsigned int ip_sessions[N_ELEMENTS(model_ips)] = { 0 };
+	uint64_t next = 0;
+
+	for (unsigned int i = 0; i < MODEL_LEASES; i++) {
+		const struct model_lease *m = &model[i];
+
+		if (!m->exists)
+			continue;
+		total++;
+		assert_ptr_equal(session_lease_lookup(leases, &m->token),
+				 m->lease);
+		assert_int_equal(m->lease->state, m->state);
+		assert_ptr_equal(m->lease->plugin, m->plugin);
+		assert_true(m->lease->deadline == m->deadline);
+		if (m->deadline != 0 && (next == 0 || m->deadline < next))
+			next = m->deadline;
+		if (m->state != SESSION_LEASE_ISSUED)
+			ip_sessions[m->ip]++;
+	}
+	assert_int_equal(session_leases_total(leases), total);
+	assert_true(session_leases_next_deadline(leases) == next);
+	for (unsigned int i = 0; i < N_ELEMENTS(model_ips); i++) {
+		assert_int_equal(session_leases_count(leases, ip_of(i)),
+				 ip_sessions[i]);
+	}
+	for (uint32_t hash = 0; hash < MODEL_HASHES; hash++) {
+		assert_int_equal(session_leases_has(leases, tag, hash),
+				 model_has(tag, hash));
+		assert_int_equal(session_leases_has(leases, tag2, hash),
+				 model_has(tag2, hash));
+		/* and the callback has told all of it */
+		assert_int_equal(model_told.has[0][hash], model_has(tag, hash));
+		assert_int_equal(model_told.has[1][hash],
+				 model_has(tag2, hash));
+	}
+}
+
+static void
+model_add(struct model_lease *m, struct login_process *const *processes,
+	  uint64_t *seed)
+{
+	static uint64_t announced = 0;
+	const struct ip_addr *ip;
+
+	m->process = test_rand_below(seed, MODEL_PROCESSES);
+	m->ip = test_rand_below(seed, N_ELEMENTS(model_ips));
+	m->tag = test_rand_below(seed, 2) == 0 ? tag : tag2;
+	m->hash = test_rand_below(seed, MODEL_HASHES);
+	m->exists = TRUE;
+	ip = ip_of(m->ip);
+	if (test_rand_below(seed, 4) > 0) {
+		m->lease = session_lease_issue(leases, processes[m->process],
+					       m->tag, m->hash, ip, now, 1);
+		m->state = SESSION_LEASE_ISSUED;
+		m->deadline = now + FORGET_MSECS;
+		m->plugin = NULL;
+		m->token = m->lease->token;
+	} else {
+		m->token = (struct session_token){ 1, ++announced };
+		m->plugin = &model_plugins[m->process][1];
+		m->lease = session_lease_announce(leases, processes[m->process],
+						  m->tag, m->hash, ip,
+						  &m->token, 1);
+		session_lease_start(leases, m->lease,
+				    &model_plugins[m->process][1]);
+		m->state = SESSION_LEASE_STARTED;
+		m->deadline = 0;
+	}
+}
+
+static void model_step_lease(struct model_lease *m, unsigned int action)
+{
+	switch (action) {
+	case 0:
+		session_lease_up(m->lease);
+		if (m->state == SESSION_LEASE_STARTED)
+			m->state = SESSION_LEASE_UP;
+		break;
+	case 1:
+		session_lease_end(leases, &m->lease);
+		m->exists = FALSE;
+		break;
+	default:
+		if (m->plugin != NULL)
+			break;
+		m->plugin = &model_plugins[m->process][action % 2];
+		session_lease_start(leases, m->lease,
+				    &model_plugins[m->process][action % 2]);
+		if (m->state == SESSION_LEASE_ISSUED)
+			m->state = SESSION_LEASE_STARTED;
+		m->deadline = 0;
+		break;
+	}
+}
+
+static void
+model_step_process(struct login_process *process, unsigned int num,
+		   unsigned int action)
+{
+	unsigned int i, lost = 0;
+	struct model_lease *m;
+
+	for (i = 0, m = model; i < MODEL_LEASES; i++, m++) {
+		if (!m->exists || m->process != num)
+			continue;
+		if (action == 2) {
+			if (m->state != SESSION_LEASE_ISSUED &&
+			    m->plugin == NULL)
+				m->exists = FALSE;
+		} else if (m->plugin == &model_plugins[num][action]) {
+			m->plugin = NULL;
+			m->deadline = now + SESSION_LEASE_ORPHAN_MSECS;
+			lost++;
+		}
+	}
+	if (action == 2)
+		session_leases_plugin_announced(leases, process);
+	else {
+		assert_int_equal(session_leases_plugin_lost(leases, process,
+					&model_plugins[num][action], now),
+				 lost);
+	}
+}
+
+static void model_step_time(uint64_t *seed)
+{
+	const struct login_process *missing;
+
+	now += test_rand_below(seed, 800);
+	while (session_leases_expire(leases, now, 1 + test_rand_below(seed, 3),
+				     &missing)) ;
+	for (unsigned int i = 0; i < MODEL_LEASES; i++) {
+		if (model[i].exists && model[i].deadline != 0 &&
+		    model[i].deadline <= now)
+			model[i].exists = FALSE;
+	}
+}
+
+static void test_model(void **state ATTR_UNUSED)
+{
+	struct login_process *processes[MODEL_PROCESSES];
+	struct model_lease *m;
+	uint64_t seed = 1;
+	unsigned int i;
+
+	leases = session_leases_init(7, model_changed, NULL);
+	for (i = 0; i < MODEL_PROCESSES; i++)
+		processes[i] = login_process_ref(leases, i + 1);
+	for (unsigned int step = 0; step < MODEL_STEPS; step++) T_BEGIN {
+		i = test_rand_below(&seed, 100);
+		m = &model[test_rand_below(&seed, MODEL_LEASES)];
+		if (i < 80 && m->exists)
+			model_step_lease(m, test_rand_below(&seed, 4));
+		else if (i < 80)
+			model_add(m, processes, &seed);
+		else if (i < 90)
+			model_step_time(&seed);
+		else {
+			i = test_rand_below(&seed, MODEL_PROCESSES);
+			model_step_process(processes[i], i,
+					   test_rand_below(&seed, 3));
+		}
+		model_check();
+	} T_END;
+	assert_true(model_told.calls > MODEL_STEPS / 40);
+	for (i = 0; i < MODEL_PROCESSES; i++)
+		login_process_unref(leases, &processes[i]);
+	session_leases_deinit(&leases);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test_case(test_model),
+	};
+
+	return run_test_cases(tests);
+}

@@ -1,0 +1,513 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "test-unit.h"
+#include "director/core/session-lease.h"
+
+#define INSTANCE 0xfedcba9876543210ULL
+#define FORGET_MSECS (SESSION_LEASE_DEADLINE_MSECS + SESSION_LEASE_SLACK_MSECS)
+#define PID1 1001
+#define PID2 1002
+
+static struct session_leases *leases;
+static struct login_process *process1, *process2;
+static const char *const tag = "", *const tag2 = "t";
+static char plugin1, plugin2;
+static uint64_t now;
+
+/* What the callback was told last, and how often it was told something */
+static struct {
+	const char *tag;
+	uint32_t hash;
+	bool leased;
+	unsigned int count;
+} changed;
+
+static void
+lease_changed(const char *_tag, uint32_t hash, bool leased, void *context)
+{
+	assert_ptr_equal(context, &changed);
+	/* it may ask */
+	assert_int_equal(session_leases_has(leases, _tag, hash), leased);
+	changed.tag = _tag;
+	changed.hash = hash;
+	changed.leased = leased;
+	changed.count++;
+}
+
+static int setup(void **state)
+{
+	now = 5000000;
+	i_zero(&changed);
+	leases = session_leases_init(INSTANCE, lease_changed, &changed);
+	process1 = login_process_ref(leases, PID1);
+	process2 = login_process_ref(leases, PID2);
+	return test_frame_setup(state);
+}
+
+static int teardown(void **state)
+{
+	unsigned int count = changed.count;
+
+	if (process1 != NULL)
+		login_process_unref(leases, &process1);
+	if (process2 != NULL)
+		login_process_unref(leases, &process2);
+	session_leases_deinit(&leases);
+	/* nobody is told of the end */
+	assert_int_equal(changed.count, count);
+	return test_frame_teardown(state);
+}
+
+static const struct ip_addr *ip_of(const char *text)
+{
+	struct ip_addr *ip = t_new(struct ip_addr, 1);
+
+	assert_int_equal(net_addr2ip(text, ip), 0);
+	return ip;
+}
+
+static struct session_lease *
+issue(struct login_process *process, const char *lease_tag, uint32_t hash)
+{
+	return session_lease_issue(leases, process, lease_tag, hash,
+				   ip_of("10.0.0.1"), now, 1700000000);
+}
+
+static struct session_lease *
+start(struct login_process *process, const char *lease_tag, uint32_t hash,
+      void *plugin)
+{
+	struct session_lease *lease = issue(process, lease_tag, hash);
+
+	session_lease_start(leases, lease, plugin);
+	return lease;
+}
+
+static bool expire(unsigned int max, const struct login_process **missing_r)
+{
+	return session_leases_expire(leases, now, max, missing_r);
+}
+
+/* Nothing is missed, nothing remains. */
+static void expire_all(void)
+{
+	const struct login_process *missing;
+
+	assert_false(expire(UINT_MAX, &missing));
+	assert_null(missing);
+}
+
+static unsigned int sessions(const char *ip)
+{
+	return session_leases_count(leases, ip_of(ip));
+}
+
+static void test_token(void **state ATTR_UNUSED)
+{
+	static const struct session_token tokens[] = {
+		{ 0, 0 }, { 1, 1 }, { INSTANCE, 0xabcdef },
+		{ UINT64_MAX, UINT64_MAX },
+	};
+	static const char *const bad[] = {
+		"", "-", "x", "0000000000000001", "0000000000000001-",
+		"-0000000000000001", "000000000000001-1",
+		"00000000000000001-1", "0000000000000001-g",
+		"000000000000000g-1", "0000000000000001--1",
+		"0000000000000001-1-1", "0000000000000001-1 ",
+		" 000000000000001-1", "0000000000000001-00000000000000001",
+		"0x00000000000001-1", "0000000000000001-0x1",
+		"+000000000000001-1", "0000000000000001-+1",
+	};
+	struct session_token token;
+
+	assert_string_equal(session_token_str(&tokens[0]),
+			    "0000000000000000-0");
+	assert_string_equal(session_token_str(&tokens[2]),
+			    "fedcba9876543210-abcdef");
+	for (unsigned int i = 0; i < N_ELEMENTS(tokens); i++) {
+		const char *str = session_token_str(&tokens[i]);
+
+		assert_int_equal(strspn(str, "0123456789abcdef-"), strlen(str));
+		assert_int_equal(session_token_parse(str, &token), 0);
+		assert_true(token.instance == tokens[i].instance);
+		assert_true(token.seq == tokens[i].seq);
+	}
+	for (unsigned int i = 0; i < N_ELEMENTS(bad); i++) {
+		if (session_token_parse(bad[i], &token) == 0)
+			fail_msg("'%s' is accepted", bad[i]);
+	}
+}
+
+static void test_process(void **state ATTR_UNUSED)
+{
+	struct login_process *process = login_process_ref(leases, PID1);
+
+	assert_ptr_equal(process, process1);
+	assert_ptr_not_equal(process, process2);
+	assert_int_equal(process->pid, PID1);
+	process->plugin_seen = TRUE;
+	login_process_unref(leases, &process);
+	assert_null(process);
+
+	/* as long as anybody refers to it, it is the same */
+	process = login_process_ref(leases, PID1);
+	login_process_unref(leases, &process1);
+	assert_true(process->plugin_seen);
+	login_process_unref(leases, &process);
+
+	/* a later process with its pid is another one */
+	process1 = login_process_ref(leases, PID1);
+	assert_false(process1->plugin_seen);
+
+	/* a lease refers to it, too */
+	struct session_lease *lease = issue(process1, tag, 1);
+	login_process_unref(leases, &process1);
+	assert_int_equal(lease->process->pid, PID1);
+	assert_int_equal(lease->process->issued, 1);
+	session_lease_end(leases, &lease);
+	assert_null(lease);
+}
+
+static void test_issue(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease = issue(process1, tag, 7), *second;
+
+	assert_int_equal(lease->state, SESSION_LEASE_ISSUED);
+	assert_ptr_equal(lease->process, process1);
+	assert_ptr_equal(lease->tag, tag);
+	assert_int_equal(lease->hash, 7);
+	assert_null(lease->plugin);
+	assert_true(net_ip_compare(&lease->backend->ip, ip_of("10.0.0.1")));
+	assert_int_equal(lease->since, 1700000000);
+	assert_true(lease->token.instance == INSTANCE);
+	assert_ptr_equal(session_lease_lookup(leases, &lease->token), lease);
+	assert_int_equal(process1->issued, 1);
+	assert_int_equal(session_leases_total(leases), 1);
+
+	/* not a session yet */
+	assert_false(session_leases_has(leases, tag, 7));
+	assert_int_equal(sessions("10.0.0.1"), 0);
+	assert_int_equal(changed.count, 0);
+
+	second = issue(process1, tag, 7);
+	assert_true(second->token.seq != lease->token.seq);
+	assert_ptr_equal(session_lease_lookup(leases, &second->token), second);
+
+	/* of another director */
+	struct session_token token = lease->token;
+	for (unsigned int i = 0; i < 1000000; i++) {
+		token.instance++;
+		assert_null(session_lease_lookup(leases, &token));
+	}
+	/* an UP without START doesn't make it a session */
+	session_lease_up(lease);
+	assert_int_equal(lease->state, SESSION_LEASE_ISSUED);
+}
+
+static void test_life(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease = issue(process1, tag, 7);
+	struct session_token token = lease->token;
+
+	session_lease_start(leases, lease, &plugin1);
+	assert_int_equal(lease->state, SESSION_LEASE_STARTED);
+	assert_ptr_equal(lease->plugin, &plugin1);
+	assert_int_equal(process1->issued, 0);
+	assert_true(session_leases_has(leases, tag, 7));
+	assert_int_equal(sessions("10.0.0.1"), 1);
+	assert_int_equal(changed.count, 1);
+	assert_true(changed.leased);
+	assert_int_equal(changed.hash, 7);
+	assert_ptr_equal(changed.tag, tag);
+
+	/* it has no end of its own any more */
+	assert_true(session_leases_next_deadline(leases) == 0);
+	now += FORGET_MSECS * 1000;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 1);
+
+	session_lease_up(lease);
+	assert_int_equal(lease->state, SESSION_LEASE_UP);
+	assert_int_equal(changed.count, 1);
+	assert_int_equal(sessions("10.0.0.1"), 1);
+
+	session_lease_end(leases, &lease);
+	assert_null(session_lease_lookup(leases, &token));
+	assert_false(session_leases_has(leases, tag, 7));
+	assert_int_equal(sessions("10.0.0.1"), 0);
+	assert_int_equal(session_leases_total(leases), 0);
+	assert_int_equal(changed.count, 2);
+	assert_false(changed.leased);
+	assert_int_equal(changed.hash, 7);
+}
+
+/* The callback is told of the first and of the last session. */
+static void test_users_sessions(void **state ATTR_UNUSED)
+{
+	struct session_lease *a = start(process1, tag, 7, &plugin1);
+	struct session_lease *b = start(process2, tag, 7, &plugin2);
+	struct session_lease *waiting = issue(process1, tag, 7);
+	struct session_lease *other;
+
+	assert_int_equal(changed.count, 1);
+	assert_int_equal(sessions("10.0.0.1"), 2);
+
+	/* the same hash in another tag is another user */
+	assert_false(session_leases_has(leases, tag2, 7));
+	other = start(process1, tag2, 7, &plugin1);
+	assert_int_equal(changed.count, 2);
+	assert_ptr_equal(changed.tag, tag2);
+	assert_true(session_leases_has(leases, tag2, 7));
+	session_lease_end(leases, &other);
+	assert_int_equal(changed.count, 3);
+	assert_ptr_equal(changed.tag, tag2);
+	assert_true(session_leases_has(leases, tag, 7));
+
+	session_lease_end(leases, &a);
+	assert_int_equal(changed.count, 3);
+	/* what was only answered isn't told */
+	session_lease_end(leases, &waiting);
+	assert_int_equal(changed.count, 3);
+	session_lease_end(leases, &b);
+	assert_int_equal(changed.count, 4);
+	assert_false(changed.leased);
+}
+
+static void test_forgotten(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	const struct login_process *missing;
+
+	process1->plugin_seen = TRUE;
+	(void)issue(process1, tag, 1);
+	now += 10;
+	lease = issue(process1, tag, 2);
+	now += 10;
+	(void)issue(process1, tag, 3);
+	assert_true(session_leases_next_deadline(leases) ==
+		    now - 20 + FORGET_MSECS);
+	session_lease_end(leases, &lease);
+
+	now += FORGET_MSECS - 21;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 2);
+	assert_int_equal(process1->issued, 2);
+	now++;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 1);
+	now += 19;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 1);
+	assert_true(session_leases_next_deadline(leases) == now + 1);
+	now++;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 0);
+	assert_true(session_leases_next_deadline(leases) == 0);
+	assert_int_equal(process1->issued, 0);
+	/* they were no sessions */
+	assert_int_equal(changed.count, 0);
+
+	/* no more than max in one go */
+	for (unsigned int i = 0; i < 10; i++)
+		(void)issue(process1, tag, i);
+	now += FORGET_MSECS;
+	assert_true(expire(4, &missing));
+	assert_int_equal(session_leases_total(leases), 6);
+	assert_true(expire(4, &missing));
+	assert_false(expire(4, &missing));
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
+static void test_announce(void **state ATTR_UNUSED)
+{
+	const struct session_token token = { .instance = 5, .seq = 6 };
+	struct session_lease *lease;
+
+	lease = session_lease_announce(leases, process1, tag, 9,
+				       ip_of("fd00::1"), &token, 1600000000);
+	session_lease_start(leases, lease, &plugin1);
+	assert_int_equal(lease->state, SESSION_LEASE_STARTED);
+	assert_int_equal(lease->since, 1600000000);
+	assert_ptr_equal(lease->plugin, &plugin1);
+	assert_ptr_equal(session_lease_lookup(leases, &token), lease);
+	assert_int_equal(sessions("fd00::1"), 1);
+	assert_int_equal(process1->issued, 0);
+	assert_int_equal(changed.count, 1);
+	assert_true(changed.leased);
+	assert_true(session_leases_next_deadline(leases) == 0);
+	session_lease_end(leases, &lease);
+	assert_int_equal(changed.count, 2);
+}
+
+static void test_orphans(void **state ATTR_UNUSED)
+{
+	struct session_lease *a = start(process1, tag, 1, &plugin1);
+	struct session_lease *b = start(process1, tag, 2, &plugin1);
+	struct session_lease *other = start(process1, tag, 3, &plugin2);
+	struct session_lease *waiting = issue(process1, tag, 4);
+	struct session_token b_token = b->token;
+	unsigned int count = changed.count;
+
+	session_lease_up(a);
+	assert_int_equal(session_leases_plugin_lost(leases, process1, &plugin1,
+						    now), 2);
+	/* they count on */
+	assert_int_equal(changed.count, count);
+	assert_true(session_leases_has(leases, tag, 1));
+	assert_int_equal(sessions("10.0.0.1"), 3);
+	assert_null(a->plugin);
+	assert_null(b->plugin);
+	assert_ptr_equal(other->plugin, &plugin2);
+	assert_int_equal(waiting->state, SESSION_LEASE_ISSUED);
+	assert_true(session_leases_next_deadline(leases) ==
+		    now + SESSION_LEASE_ORPHAN_MSECS);
+
+	/* one of them is told by the new connection */
+	now += SESSION_LEASE_ORPHAN_MSECS - 1;
+	session_lease_start(leases, a, &plugin2);
+	assert_int_equal(a->state, SESSION_LEASE_UP);
+	assert_ptr_equal(a->plugin, &plugin2);
+	assert_int_equal(changed.count, count);
+	assert_int_equal(sessions("10.0.0.1"), 3);
+	expire_all();
+	assert_ptr_equal(session_lease_lookup(leases, &b_token), b);
+	now++;
+	expire_all();
+	assert_null(session_lease_lookup(leases, &b_token));
+	assert_int_equal(changed.count, count + 1);
+	assert_int_equal(changed.hash, 2);
+	assert_int_equal(sessions("10.0.0.1"), 2);
+	assert_int_equal(session_leases_total(leases), 3);
+}
+
+static void test_announced(void **state ATTR_UNUSED)
+{
+	struct session_lease *a = start(process1, tag, 1, &plugin1);
+	struct session_lease *b = start(process1, tag, 2, &plugin1);
+	struct session_lease *elsewhere = start(process2, tag, 3, &plugin2);
+	struct session_lease *waiting = issue(process1, tag, 4);
+	struct session_token b_token = b->token;
+
+	(void)session_leases_plugin_lost(leases, process1, &plugin1, now);
+	(void)session_leases_plugin_lost(leases, process2, &plugin2, now);
+	session_lease_start(leases, a, &plugin1);
+	session_leases_plugin_announced(leases, process1);
+	assert_null(session_lease_lookup(leases, &b_token));
+	assert_false(session_leases_has(leases, tag, 2));
+	assert_true(session_leases_has(leases, tag, 1));
+	/* another process has still to announce its own */
+	assert_ptr_equal(session_lease_lookup(leases, &elsewhere->token),
+			 elsewhere);
+	/* an answer that is still on its way isn't affected */
+	assert_ptr_equal(session_lease_lookup(leases, &waiting->token),
+			 waiting);
+	assert_int_equal(session_leases_total(leases), 3);
+
+	/* the last lease may be what keeps the process */
+	session_lease_end(leases, &a);
+	session_lease_end(leases, &waiting);
+	login_process_unref(leases, &process2);
+	session_leases_plugin_announced(leases, elsewhere->process);
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
+static void test_missing_plugin(void **state ATTR_UNUSED)
+{
+	struct login_process *alone = login_process_ref(leases, 1003);
+	const struct login_process *missing;
+
+	process2->plugin_seen = TRUE;
+	(void)issue(process1, tag, 1);
+	(void)issue(process2, tag, 2);
+	/* a process that is gone already */
+	(void)issue(alone, tag, 3);
+	login_process_unref(leases, &alone);
+	now += 1;
+	(void)issue(process1, tag, 5);
+
+	now += FORGET_MSECS - 1;
+	assert_true(expire(1, &missing));
+	assert_ptr_equal(missing, process1);
+	assert_true(process1->plugin_missing);
+	assert_true(expire(2, &missing));
+	assert_null(missing);
+	assert_false(expire(3, &missing));
+	assert_null(missing);
+	assert_false(process2->plugin_missing);
+	/* told once */
+	now++;
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
+/* The process that is told must not be freed by its last lease in the same
+   call. */
+static void test_missing_plugin_freed(void **state ATTR_UNUSED)
+{
+	struct login_process *alone = login_process_ref(leases, 1003);
+	const struct login_process *missing;
+
+	(void)issue(alone, tag, 1);
+	(void)issue(alone, tag, 2);
+	login_process_unref(leases, &alone);
+	now += FORGET_MSECS;
+	assert_false(expire(100, &missing));
+	assert_null(missing);
+
+	/* and one that stays is told though another one went after it */
+	(void)issue(process1, tag, 1);
+	alone = login_process_ref(leases, 1003);
+	(void)issue(alone, tag, 1);
+	login_process_unref(leases, &alone);
+	now += FORGET_MSECS;
+	assert_false(expire(100, &missing));
+	assert_ptr_equal(missing, process1);
+}
+
+static void test_redirect(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease = start(process1, tag, 1, &plugin1);
+	struct session_lease *second = start(process1, tag, 2, &plugin1);
+	struct session_lease *waiting = issue(process1, tag, 3);
+	unsigned int count = changed.count;
+
+	session_lease_redirect(leases, lease, ip_of("10.0.0.9"));
+	assert_true(net_ip_compare(&lease->backend->ip, ip_of("10.0.0.9")));
+	assert_int_equal(sessions("10.0.0.9"), 1);
+	assert_int_equal(sessions("10.0.0.1"), 1);
+	/* what isn't a session isn't counted */
+	session_lease_redirect(leases, waiting, ip_of("10.0.0.9"));
+	assert_int_equal(sessions("10.0.0.9"), 1);
+	/* to where it is */
+	session_lease_redirect(leases, lease, ip_of("10.0.0.9"));
+	assert_int_equal(sessions("10.0.0.9"), 1);
+	assert_int_equal(changed.count, count);
+
+	session_lease_end(leases, &lease);
+	assert_int_equal(sessions("10.0.0.9"), 0);
+	session_lease_start(leases, waiting, &plugin1);
+	assert_int_equal(sessions("10.0.0.9"), 1);
+	session_lease_end(leases, &second);
+	assert_int_equal(sessions("10.0.0.1"), 0);
+}
+
+int main(void)
+{
+#define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		test(test_token),
+		test(test_process),
+		test(test_issue),
+		test(test_life),
+		test(test_users_sessions),
+		test(test_forgotten),
+		test(test_announce),
+		test(test_orphans),
+		test(test_announced),
+		test(test_missing_plugin),
+		test(test_missing_plugin_freed),
+		test(test_redirect),
+	};
+
+	return run_test_cases(tests);
+}
