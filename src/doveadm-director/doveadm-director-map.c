@@ -136,7 +136,7 @@ static int map_read_userdb(struct map_context *ctx)
 
 	conn = auth_master_init(t_strconcat(doveadm_settings->base_dir,
 					    "/auth-userdb", NULL), 0);
-	list = auth_master_user_list_init(conn, "", NULL);
+	list = auth_master_user_list_init(conn, "*", NULL);
 	while (ret == 0 && (name = auth_master_user_list_next(list)) != NULL) {
 		T_BEGIN {
 			ret = map_add_name(ctx, name);
