@@ -1,23 +1,19 @@
 # Copyright (c) 2026 dovecot-director authors, see the included COPYING file
-"""doveadm director: what it sends, prints and returns. Most tests talk to a fake
+"""doveadm director: what it sends, prints and returns. These tests talk to a fake
 director, since a real one neither fails nor is slow when a test wants it."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import threading
 import time
 
 import pytest
 
-from fake_admin import VERSION, FakeAdmin, send
-from node import wait_for
+from doveadm_runner import doveadm, several  # noqa: F401
+from fake_admin import VERSION, send
 
 T1 = 1276885024
 T2 = 1276885025
-SEVERAL = "several.director.test"
 JANE = 1480892766
 USER_EXAMPLE = 3045693125
 HOST_LIST = ("10.0.0.1\t100\t5\ta\tU\t0\t3\n"
@@ -30,55 +26,6 @@ USER_LIST = ("%d\t%d\t10.0.0.1\n7\t0\t10.0.0.2\n"
 
 def when(timestamp):
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))
-
-
-class Doveadm:
-    """Runs doveadm with a node's configuration against a fake director."""
-
-    def __init__(self, node):
-        self.node = node
-        self.fakes = []
-
-    def fake(self, replies=None, tcp=False, default=False, **kwargs):
-        path = self.node.path("director-admin") if default else \
-            "%s/fake%d" % (self.node.dir, len(self.fakes))
-        self.fakes.append(FakeAdmin(None if tcp else path, replies, **kwargs))
-        return self.fakes[-1]
-
-    def __call__(self, *args, options=(), **kwargs):
-        return self.node.doveadm(*options, "director", *args, check=False,
-                                 **kwargs)
-
-    def popen(self, *args, **kwargs):
-        return subprocess.Popen(
-            ["doveadm", "-c", self.node.config_path, "director"] + list(args),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
-
-    def close(self):
-        for fake in self.fakes:
-            fake.close()
-
-
-@pytest.fixture
-def doveadm(nodes):
-    """Its director isn't running."""
-    node = nodes.director("127.0.0.11", start=False)
-    os.makedirs(node.path(""))
-    runner = Doveadm(node)
-    yield runner
-    runner.close()
-
-
-@pytest.fixture(scope="module")
-def several():
-    """A name with two addresses"""
-    with open("/etc/hosts", "a+") as f:
-        f.seek(0)
-        before = f.read()
-        f.write("\n10.0.0.71 %s\n10.0.0.72 %s\n" % (SEVERAL, SEVERAL))
-    yield SEVERAL
-    with open("/etc/hosts", "w") as f:
-        f.write(before)
 
 
 # Lists
@@ -454,176 +401,3 @@ def test_help(doveadm):
     for command in USAGES:
         done = doveadm(command, "--help")
         assert (done.returncode, done.stdout) == (0, usage(command))
-
-
-# What can go wrong
-
-def test_tcp(doveadm):
-    fake = doveadm.fake({"HOST-LIST": HOST_LIST}, tcp=True)
-    port = fake.path.split(":")[1]
-    for path in fake.path, "localhost:" + port:
-        if path.startswith("127") or socket.getaddrinfo(
-                "localhost", 0)[0][0] == socket.AF_INET:
-            assert doveadm("status", "-a", path).returncode == 0
-
-
-def test_no_connection(doveadm):
-    path = doveadm.node.path("director-admin")
-    closed = socket.create_server(("127.0.0.1", 0))
-    port = closed.getsockname()[1]
-    closed.close()
-    for args, said in [
-            ([], "net_connect_unix(%s) failed: No such file or directory" %
-             path),
-            (["-a", "/" + 200 * "x"], "net_connect_unix("),
-            (["-a", "127.0.0.1:%d" % port],
-             "connect(127.0.0.1:%d) failed: Connection refused\n" % port),
-            (["-a", "[::1]:%d" % port],
-             "connect([::1]:%d) failed: Connection refused\n" % port),
-            (["-a", "127.0.0.1"], "Port not known for 127.0.0.1"),
-            (["-a", "nowhere.invalid:1"],
-             "Lookup of host nowhere.invalid failed: ")]:
-        done = doveadm("status", *args)
-        assert (done.returncode, done.stdout) == (75, "")
-        assert done.stderr.startswith("Fatal: " + said)
-
-
-@pytest.mark.parametrize("greeting,code,said", [
-    ("", 75, "Fatal: PATH disconnected\n"),
-    ("VERSION\tdirector-doveadm\t1\t0", 75, "Fatal: PATH disconnected\n"),
-    ("VERSION\tdirector-doveadm\t2\t0\n", 76,
-     "Fatal: PATH not a compatible director-doveadm socket\n"),
-    ("VERSION\tanvil-server\t1\t0\n", 76,
-     "Fatal: PATH not a compatible director-doveadm socket\n"),
-    ("\n", 76, "Fatal: PATH not a compatible director-doveadm socket\n"),
-    (b"\0\xff\n", 76, "Fatal: PATH not a compatible director-doveadm socket\n"),
-    (10000 * "x", 76, "Fatal: PATH sent a line longer than 8192 bytes\n")])
-def test_bad_greeting(doveadm, greeting, code, said):
-    fake = doveadm.fake(talk=lambda sock: (
-        send(sock, greeting), sock.recv(1000), sock.shutdown(socket.SHUT_WR)))
-    done = doveadm("status", "-a", fake.path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == said.replace("PATH", fake.path)
-
-
-LONG = "Error: PATH sent a line longer than 8192 bytes\n"
-GONE = "Error: PATH unexpectedly disconnected\n"
-INVALID = "Error: Invalid reply from director\n"
-
-
-@pytest.mark.parametrize("args,reply,code,said", [
-    ("status", None, 75, GONE),
-    ("status", "10.0.0.1\t100\t1\t\tU\t0\n10.0.0.2\t1", 75, GONE),
-    ("status", "ERROR It's\tbroken\x1b[2J\n", 75, "Error: failed: It's"),
-    ("status", 10000 * "x", 76, LONG),
-    ("status", 9 * "\t" + "\n\n", 0, ""),
-    ("status", "\x01\x01\x01t\x01n\n\0\0\n\n", 0, ""),
-    ("status", b"\xff\xfe\t1\t\xc3\tt\x01ng\x1b[2J\tX\t-1\n\n", 0, ""),
-    ("status", "1\t1\t1\t\tD\t9223372036854775807\t\n\n", 0, ""),
-    ("status", "1\t1\t1\t\tD\t99999999999999999999\t\n\n", 0, ""),
-    ("status x", None, 75, GONE),
-    ("status x", "\n", 76, INVALID),
-    ("status x", "a\tb\tc\td\n", 76, INVALID),
-    ("status x", "1.1.1.1\t0\t\n", 76, INVALID),
-    ("status x", "1.1.1.1\t0\t\t\t\n", 76, INVALID),
-    ("status x", "TRYAGAIN\n", 76, INVALID),
-    ("status x", "ERROR Go away\n", 75, "Error: failed: Go away\n"),
-    ("status x", "1.1.1.1\t9223372036854775807\t\t\n", 0, ""),
-    ("map -f /dev/null", None, 75, GONE),
-    ("map -f /dev/null", "1\t1\n", 76, "Error: Invalid USER-LIST reply: 1 1\n"),
-    ("map -f /dev/null", "4294967296\t1\t1.1.1.1\n", 76,
-     "Error: Invalid USER-LIST reply: 4294967296 1 1.1.1.1\n"),
-    ("map -f /dev/null", "1\tx\t1.1.1.1\n", 76,
-     "Error: Invalid USER-LIST reply: 1 x 1.1.1.1\n"),
-    ("map -f /dev/null", "1\t1\t1.1.1.x\n", 76,
-     "Error: Invalid USER-LIST reply: 1 1 1.1.1.x\n"),
-    ("map -f /dev/null", "1\t-5\t1.1.1.1\tmore\n\n", 0, ""),
-    ("map -f /dev/null", "ERROR No\n", 75, "Error: failed: No\n"),
-    ("dump", "ERROR No\n", 75, "Error: failed: No\n"),
-    ("up 10.0.0.1", None, 75, GONE),
-    ("up 10.0.0.1", "\n", 75, "Error: 10.0.0.1: \n"),
-    ("up 10.0.0.1", b"\x1b[2J\xff\0\n", 75, "Error: 10.0.0.1: "),
-    ("up 10.0.0.1", 10000 * "x", 76, LONG)])
-def test_bad_reply(doveadm, args, reply, code, said):
-    def answer(sock, _):
-        if reply is not None:
-            send(sock, reply)
-        sock.shutdown(socket.SHUT_WR)
-
-    fake = doveadm.fake({command: answer for command in (
-        "HOST-LIST", "USER-LOOKUP", "USER-LIST", "HOST-UP")})
-    done = doveadm(*args.split(), "-a", fake.path)
-    assert done.returncode == code
-    said = said.replace("PATH", fake.path)
-    assert done.stderr.startswith(said) if said else done.stderr == ""
-    # nothing that a terminal would act on
-    assert not set("\x1b\0\x01\t") & set(done.stderr + done.stdout)
-
-
-def test_second_reply_missing(doveadm, several):
-    def reply(sock, line):
-        if line.endswith("72"):
-            send(sock, "OK\n")
-            sock.shutdown(socket.SHUT_WR)
-
-    fake = doveadm.fake({"HOST-SET": reply})
-    done = doveadm("add", "-a", fake.path, several, options=["-v"])
-    assert done.stderr == "Info: 10.0.0.71: OK\n" + \
-        GONE.replace("PATH", fake.path)
-    assert done.returncode == 75
-
-
-def test_too_long_command(doveadm):
-    fake = doveadm.fake({"HOST-SET": "OK\n"})
-    done = doveadm("add", "-a", fake.path, "-t", 2000 * "x", "10.0.0.1")
-    assert done.returncode == 64
-    assert "HOST-SET command is longer than 1024 bytes" in done.stderr
-    assert fake.lines == []
-
-
-def test_handshake_limit(doveadm):
-    """5 seconds for a server that is silent, that never ends its line, or that
-    doesn't even accept"""
-    def silent(sock):
-        sock.recv(1000)
-        sock.recv(1000)
-
-    def trickle(sock):
-        while True:
-            send(sock, "V")
-            time.sleep(0.05)
-
-    busy = socket.socket(socket.AF_UNIX)
-    busy_path = doveadm.node.dir + "/busy"
-    busy.bind(busy_path)
-    busy.listen(0)
-    in_queue = socket.socket(socket.AF_UNIX)
-    in_queue.connect(busy_path)
-
-    start = time.monotonic()
-    paths = [doveadm.fake(talk=silent).path, doveadm.fake(talk=trickle).path,
-             doveadm.fake(talk=silent, tcp=True).path, busy_path]
-    running = [doveadm.popen("status", "-a", path) for path in paths]
-    for process, path in zip(running, paths):
-        stdout, stderr = process.communicate(timeout=20)
-        assert (process.returncode, stdout) == (75, "")
-        if path != busy_path:
-            assert stderr == "Fatal: read(%s) timed out " \
-                "(is director configured?)\n" % path
-        else:
-            assert stderr == "Fatal: net_connect_unix(%s) failed: Server is " \
-                "too busy to accept() for 5 secs\n" % path
-    assert 5 <= time.monotonic() - start < 10
-    in_queue.close()
-    busy.close()
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(doveadm, signum):
-    fake = doveadm.fake({"HOST-LIST": lambda *_: time.sleep(60)})
-    process = doveadm.popen("status", "-a", fake.path)
-    wait_for(lambda: fake.lines, "the command")
-    process.send_signal(signum)
-    _, stderr = process.communicate(timeout=5)
-    assert process.returncode == 75
-    assert "Error: %s: Interrupted\n" % fake.path in stderr
