@@ -1,7 +1,7 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
 #include "test-unit.h"
-#include "director/core/user-table.h"
+#include "director/core/user-table-private.h"
 
 #define EXPIRE 900
 #define START 1700000000
@@ -429,6 +429,25 @@ static void test_foreach_hash(void **state ATTR_UNUSED)
 	assert_int_equal(calls, 0);
 }
 
+/* Every user is in one chain, and nothing else is. Lookups alone would not
+   notice, as they skip what isn't theirs. */
+static void check_chains(void)
+{
+	const struct user_store *store = &table->store;
+	uint32_t users = 0;
+
+	for (uint32_t i = 0; i < store->buckets_count; i++) {
+		uint32_t idx = *user_store_bucket(store, i);
+
+		for (; idx != 0; idx = user_entry(store, idx)->chain_next) {
+			assert_int_not_equal(user_entry(store, idx)->slot,
+					     BACKEND_SLOT_NONE);
+			assert_true(++users <= store->used);
+		}
+	}
+	assert_int_equal(users, store->used);
+}
+
 /* More than a few slabs and segments; hashes that differ in few bits */
 static void test_many(void **state ATTR_UNUSED)
 {
@@ -456,6 +475,7 @@ static void test_many(void **state ATTR_UNUSED)
 			if (i % 3 == 0)
 				user_table_remove(table, idx);
 		}
+		check_chains();
 		/* places are used again */
 		for (uint32_t i = 0; i < count; i += 3)
 			add_user(backend, i << shift | i >> 20, START);

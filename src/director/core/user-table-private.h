@@ -71,6 +71,18 @@ user_entry(const struct user_store *store, uint32_t idx)
 	return &store->slabs[idx >> USER_SLAB_BITS][idx & USER_SLAB_MASK];
 }
 
+#define USER_SEGMENT_BITS 12
+#define USER_SEGMENT_SIZE (1U << USER_SEGMENT_BITS)
+#define USER_SEGMENT_MASK (USER_SEGMENT_SIZE - 1)
+
+/* First entry of a bucket */
+static inline uint32_t *
+user_store_bucket(const struct user_store *store, uint32_t bucket)
+{
+	return &store->segments[bucket >> USER_SEGMENT_BITS]
+		[bucket & USER_SEGMENT_MASK];
+}
+
 void user_store_init(struct user_store *store);
 void user_store_deinit(struct user_store *store);
 

@@ -3,9 +3,6 @@
 #include "lib.h"
 #include "user-table-private.h"
 
-#define SEGMENT_BITS 12
-#define SEGMENT_SIZE (1U << SEGMENT_BITS)
-#define SEGMENT_MASK (SEGMENT_SIZE - 1)
 #define MAX_BUCKETS (1U << 31)
 
 /* User hashes are spread well already, unless a peer makes them up. */
@@ -19,19 +16,13 @@ static inline uint32_t hash_mix(uint32_t h)
 }
 
 static inline uint32_t *
-bucket_head(const struct user_store *store, uint32_t bucket)
-{
-	return &store->segments[bucket >> SEGMENT_BITS][bucket & SEGMENT_MASK];
-}
-
-static inline uint32_t *
 hash_bucket(const struct user_store *store, uint32_t hash)
 {
 	uint32_t bucket = hash_mix(hash) & store->buckets_mask;
 
 	if (bucket >= store->buckets_count)
 		bucket &= store->buckets_mask >> 1;
-	return bucket_head(store, bucket);
+	return user_store_bucket(store, bucket);
 }
 
 static void segment_add(struct user_store *store, unsigned int idx)
@@ -44,7 +35,7 @@ static void segment_add(struct user_store *store, unsigned int idx)
 						 new_alloc);
 		store->segments_alloc = new_alloc;
 	}
-	store->segments[idx] = i_new(uint32_t, SEGMENT_SIZE);
+	store->segments[idx] = i_new(uint32_t, USER_SEGMENT_SIZE);
 }
 
 static void slab_add(struct user_store *store, unsigned int idx)
@@ -65,8 +56,8 @@ void user_store_init(struct user_store *store)
 	slab_add(store, 0);
 	store->end = 1;
 	segment_add(store, 0);
-	store->buckets_count = SEGMENT_SIZE;
-	store->buckets_mask = SEGMENT_SIZE - 1;
+	store->buckets_count = USER_SEGMENT_SIZE;
+	store->buckets_mask = USER_SEGMENT_SIZE - 1;
 }
 
 void user_store_deinit(struct user_store *store)
@@ -115,12 +106,13 @@ static void bucket_split(struct user_store *store)
 
 	if (new_bucket > store->buckets_mask)
 		store->buckets_mask = store->buckets_mask * 2 + 1;
-	if ((new_bucket & SEGMENT_MASK) == 0)
-		segment_add(store, new_bucket >> SEGMENT_BITS);
+	if ((new_bucket & USER_SEGMENT_MASK) == 0)
+		segment_add(store, new_bucket >> USER_SEGMENT_BITS);
 	store->buckets_count++;
 
-	old_tail = bucket_head(store, new_bucket & (store->buckets_mask >> 1));
-	new_tail = bucket_head(store, new_bucket);
+	old_tail = user_store_bucket(store,
+				     new_bucket & (store->buckets_mask >> 1));
+	new_tail = user_store_bucket(store, new_bucket);
 	for (idx = *old_tail; idx != 0; ) {
 		struct user_entry *entry = user_entry(store, idx);
 
