@@ -134,20 +134,22 @@ class Node:
                     return int(line.split()[1]) * 1024
         raise RuntimeError("no VmRSS")
 
+    @staticmethod
+    def running_ns(pid):
+        try:
+            with open("/proc/%d/schedstat" % pid) as f:
+                return int(f.read().split()[0])
+        except OSError:
+            return 0
+
     def cpu_ns(self):
         """CPU time of all processes of this node, ended ones included"""
-        def running(pid):
-            try:
-                with open("/proc/%d/schedstat" % pid) as f:
-                    return int(f.read().split()[0])
-            except OSError:
-                return 0
         with open("/proc/%d/stat" % self.master.pid) as f:
             fields = f.read().rsplit(")", 1)[1].split()
         ended = (int(fields[13]) + int(fields[14])) * 10**9 // \
             os.sysconf("SC_CLK_TCK")
-        return ended + running(self.master.pid) + \
-            sum(running(pid) for pid in self.children())
+        return ended + sum(self.running_ns(pid) for pid in
+                           [self.master.pid] + list(self.children()))
 
     def stop(self):
         if self.master.poll() is None:

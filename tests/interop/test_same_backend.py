@@ -59,7 +59,8 @@ def look_up_all(director, settings, mail_servers, commands, fields):
             admin.close()
 
 
-def compare(mail_servers, ours="", original="", commands=(), fields=None):
+def compare(mail_servers, ours="", original="", commands=(), fields=None,
+            cut_at=None):
     def run(director, settings):
         return look_up_all(director, settings, mail_servers, commands, fields)
 
@@ -68,7 +69,13 @@ def compare(mail_servers, ours="", original="", commands=(), fields=None):
     assert len(expected) == 1000
     assert not [host for host in expected.values() if "\t" in host]
     assert found == expected
-    assert found_hashed == expected_hashed
+    for name in found:
+        if cut_at is not None and cut_at in name:
+            # The original does not cut what an admin types, and so names
+            # another backend than logins get
+            assert found_hashed[name] == found[name]
+        else:
+            assert found_hashed[name] == expected_hashed[name], name
     return found
 
 
@@ -171,7 +178,7 @@ def test_username_hash(original, ours):
 
 def test_master_user_separator():
     setting = "auth_master_user_separator = *\n"
-    found = compare(THREE, ours=setting, original=setting)
+    found = compare(THREE, ours=setting, original=setting, cut_at="*")
     assert found["a*b"] == found["a"]
 
 
