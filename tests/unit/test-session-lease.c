@@ -491,6 +491,43 @@ static void test_redirect(void **state ATTR_UNUSED)
 	assert_int_equal(sessions("10.0.0.1"), 0);
 }
 
+static void test_set_tag(void **state ATTR_UNUSED)
+{
+	char tag_copy[] = "";
+	struct session_lease *lease = start(process1, tag, 1, &plugin1);
+	struct session_lease *second = start(process1, tag, 1, &plugin1);
+	struct session_lease *waiting = issue(process1, tag, 1);
+	unsigned int count = changed.count;
+
+	/* the same tag is the same, wherever its text is */
+	session_lease_set_tag(leases, lease, tag_copy);
+	assert_true(session_leases_has(leases, tag, 1));
+	assert_true(session_leases_has(leases, tag_copy, 1));
+	session_lease_set_tag(leases, lease, tag);
+	/* only what was answered */
+	session_lease_set_tag(leases, waiting, tag2);
+	assert_int_equal(changed.count, count);
+	assert_false(session_leases_has(leases, tag2, 1));
+
+	/* one is left there */
+	session_lease_set_tag(leases, lease, tag2);
+	assert_int_equal(changed.count, count + 1);
+	assert_ptr_equal(changed.tag, tag2);
+	assert_true(changed.leased);
+	assert_true(session_leases_has(leases, tag, 1));
+	/* one is here already */
+	session_lease_set_tag(leases, second, tag2);
+	assert_int_equal(changed.count, count + 2);
+	assert_ptr_equal(changed.tag, tag);
+	assert_false(changed.leased);
+	/* all at once */
+	session_lease_end(leases, &second);
+	session_lease_set_tag(leases, lease, tag);
+	assert_int_equal(changed.count, count + 4);
+	assert_false(session_leases_has(leases, tag2, 1));
+	assert_true(session_leases_has(leases, tag, 1));
+}
+
 int main(void)
 {
 #define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
@@ -507,6 +544,7 @@ int main(void)
 		test(test_missing_plugin),
 		test(test_missing_plugin_freed),
 		test(test_redirect),
+		test(test_set_tag),
 	};
 
 	return run_test_cases(tests);

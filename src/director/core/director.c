@@ -40,7 +40,8 @@ director_session_changed(const char *tag, uint32_t hash, bool leased,
 	user_idx_t idx;
 
 	/* with time 0 nobody is expired */
-	idx = user_table_lookup(director->users, tag, hash, 0);
+	idx = user_table_lookup(director->users,
+				backends_tag(director->backends, tag), hash, 0);
 	if (idx == USER_IDX_NONE)
 		return;
 	user_table_set_flags(director->users, idx,
@@ -334,7 +335,6 @@ director_session_start(struct director *director,
 {
 	struct session_lease *lease;
 	struct backend *backend;
-	const char *tag;
 
 	backend = backend_lookup(director->backends, ip);
 	lease = session_lease_lookup(director->leases, token);
@@ -354,14 +354,19 @@ director_session_start(struct director *director,
 						   lease->hash);
 			return NULL;
 		}
+		/* it counts where it is, whatever was answered */
+		if (!net_ip_compare(&lease->backend->ip, ip))
+			session_lease_redirect(director->leases, lease, ip);
+		if (backend != NULL) {
+			session_lease_set_tag(director->leases, lease,
+					      backend->tag);
+		}
 	} else {
 		/* From an earlier director, or so late that it is forgotten:
 		   what exists has to be counted. */
-		tag = backend == NULL ? backends_tag(director->backends, "") :
-			backends_tag(director->backends, backend->tag);
-		if (tag == NULL)
-			tag = "";
-		lease = session_lease_announce(director->leases, process, tag,
+		lease = session_lease_announce(director->leases, process,
+					       backend == NULL ? "" :
+					       backend->tag,
 					       hash, ip, token, since);
 	}
 	session_lease_start(director->leases, lease, plugin);

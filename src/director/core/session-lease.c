@@ -281,6 +281,25 @@ void session_lease_redirect(struct session_leases *leases,
 	session_backend_unref(leases, old);
 }
 
+void session_lease_set_tag(struct session_leases *leases,
+			   struct session_lease *lease, const char *tag)
+{
+	const char *old_tag = lease->tag;
+	bool first;
+
+	if (lease->state == SESSION_LEASE_ISSUED || leases->changed == NULL ||
+	    strcmp(old_tag, tag) == 0) {
+		lease->tag = tag;
+		return;
+	}
+	first = !session_leases_has(leases, tag, lease->hash);
+	lease->tag = tag;
+	if (!session_leases_has(leases, old_tag, lease->hash))
+		leases->changed(old_tag, lease->hash, FALSE, leases->context);
+	if (first)
+		leases->changed(tag, lease->hash, TRUE, leases->context);
+}
+
 static void
 chain_remove_token(struct session_leases *leases, struct session_lease *lease)
 {
@@ -422,7 +441,7 @@ bool session_leases_has(struct session_leases *leases, const char *tag,
 
 	lease = leases->by_hash[hash_bucket(hash)];
 	for (; lease != NULL; lease = lease->hash_next) {
-		if (lease->hash == hash && lease->tag == tag &&
+		if (lease->hash == hash && strcmp(lease->tag, tag) == 0 &&
 		    lease->state != SESSION_LEASE_ISSUED)
 			return TRUE;
 	}

@@ -74,7 +74,7 @@ struct session_lease {
 	struct login_process *process;
 	struct session_backend *backend;
 	struct session_token token;
-	/* From backends_tag() */
+	/* Of the backend; "" if that isn't known. Lives as long as backends. */
 	const char *tag;
 	/* Monotonic milliseconds; 0 = none. ISSUED: when it is forgotten.
 	   Others: its process has lost its connection, forgotten then. */
@@ -131,6 +131,8 @@ void session_lease_up(struct session_lease *lease);
 void session_lease_redirect(struct session_leases *leases,
 			    struct session_lease *lease,
 			    const struct ip_addr *ip);
+void session_lease_set_tag(struct session_leases *leases,
+			   struct session_lease *lease, const char *tag);
 void session_lease_end(struct session_leases *leases,
 		       struct session_lease **lease);
 
