@@ -36,7 +36,7 @@ struct director_link {
 	director_link_kick_t *kick;
 	struct director_sessions *sessions;
 
-	struct timeout *to_retry, *to_broken;
+	struct timeout *to_retry, *to_disconnect;
 	unsigned int retry_msecs;
 	/* Since when the director can't be reached, 0 if it can */
 	time_t unreachable_since;
@@ -79,10 +79,13 @@ static void link_error(struct director_link *link, const char *error)
 
 static void link_retry_timeout(struct director_link *link)
 {
-	timeout_remove(&link->to_retry);
 	/* Without sessions there's nothing to tell: the next one connects. */
 	if (director_sessions_count(link->sessions) > 0)
 		link_connect(link);
+	else {
+		timeout_remove(&link->to_retry);
+		link->unreachable_since = 0;
+	}
 }
 
 static void link_retry_later(struct director_link *link)
@@ -95,6 +98,7 @@ static void link_retry_later(struct director_link *link)
 
 static void link_connect(struct director_link *link)
 {
+	timeout_remove(&link->to_retry);
 	link->conn.disconnect_reason = CONNECTION_DISCONNECT_NOT;
 	/* the errors that conn itself logs */
 	event_set_min_log_level(link->conn.event, link_is_muted(link) ?
@@ -115,7 +119,7 @@ static void link_connect(struct director_link *link)
 
 static void link_disconnect(struct director_link *link)
 {
-	timeout_remove(&link->to_broken);
+	timeout_remove(&link->to_disconnect);
 	if (ioloop_time - link->conn.connect_finished.tv_sec >=
 	    LINK_STABLE_SECS)
 		link->retry_msecs = LINK_RETRY_MIN_MSECS;
@@ -146,17 +150,17 @@ static void link_conn_destroy(struct connection *conn)
 
 /* The connection can't be used any longer. Disconnect only in the next turn:
    we may be called while its input is handled. */
-static void link_broken(struct director_link *link, const char *error)
+static void link_disconnect_later(struct director_link *link)
 {
-	if (link->to_broken != NULL)
-		return;
-	link_error(link, error);
-	link->to_broken = timeout_add_short(0, link_disconnect, link);
+	if (link->to_disconnect == NULL) {
+		link->to_disconnect =
+			timeout_add_short(0, link_disconnect, link);
+	}
 }
 
 static bool link_is_usable(struct director_link *link)
 {
-	return !link->conn.disconnected && link->to_broken == NULL;
+	return !link->conn.disconnected && link->to_disconnect == NULL;
 }
 
 static void link_send(struct director_link *link, const string_t *str)
@@ -164,13 +168,13 @@ static void link_send(struct director_link *link, const string_t *str)
 	struct ostream *output = link->conn.output;
 
 	if (o_stream_get_buffer_avail_size(output) < str_len(str)) {
-		link_broken(link, "Director doesn't read, disconnecting");
+		link_error(link, "Director doesn't read, disconnecting");
+		link_disconnect_later(link);
 		return;
 	}
+	/* If this fails the director has closed its end, which is the input's
+	   matter, too. */
 	o_stream_nsend(output, str_data(str), str_len(str));
-	if (output->stream_errno != 0)
-		link_broken(link, t_strdup_printf("write() failed: %s",
-			o_stream_get_error(output)));
 }
 
 /* first: what to send before */
@@ -201,8 +205,8 @@ static int link_output(struct director_link *link)
 
 	ret = o_stream_flush(link->conn.output);
 	if (ret < 0) {
-		link_broken(link, t_strdup_printf("write() failed: %s",
-			o_stream_get_error(link->conn.output)));
+		/* The director has closed its end. */
+		link_disconnect_later(link);
 		return 1;
 	}
 	link_announce(link, "");
@@ -286,7 +290,7 @@ void director_link_deinit(struct director_link **_link)
 
 	*_link = NULL;
 	timeout_remove(&link->to_retry);
-	timeout_remove(&link->to_broken);
+	timeout_remove(&link->to_disconnect);
 	connection_deinit(&link->conn);
 	connection_list_deinit(&link->conns);
 	director_sessions_deinit(&link->sessions);
@@ -310,8 +314,9 @@ director_link_start(struct director_link *link,
 
 		director_session_append_start(link->sessions, session, str);
 		link_send(link, str);
-	} T_END; else if (link->conn.disconnected && link->to_retry == NULL) {
-		/* announces the session */
+	} T_END; else if (link->conn.disconnected) {
+		/* Announces the session. Don't wait for a retry: this answer
+		   shows that the director is there. */
 		link_connect(link);
 	}
 	return session;
