@@ -293,7 +293,8 @@ static void test_clock_leaps(void **state ATTR_UNUSED)
 	}
 	assert_int_equal(removed_count, count);
 	/* each user once, each list of the wheel once */
-	assert_in_range(turns, count / slice, (count + 2 * EXPIRE) / slice);
+	assert_true(turns >= count / slice - 1);
+	assert_true(turns <= (count + 2 * EXPIRE) / slice);
 
 	for (unsigned int i = 0; i < count; i++)
 		add_user(backend, i, now);
