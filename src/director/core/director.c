@@ -177,13 +177,14 @@ director_issue_lease(struct director *director, struct director_lookup *lookup,
 	struct login_process *process = lookup->process;
 	struct session_lease *lease;
 
-	if (process == NULL || process->plugin_missing)
+	if (process == NULL)
 		return;
+	/* The plugin connects when it acts on a lease. So one without a plugin
+	   is given a lease now and then: maybe it only dropped an answer. */
 	if (!process->plugin_seen &&
-	    process->issued >= SESSION_LEASE_MAX_ISSUED_WITHOUT_START) {
-		process->plugin_missing = TRUE;
+	    process->issued >= (process->plugin_missing ? 1 :
+				SESSION_LEASE_MAX_ISSUED_WITHOUT_START))
 		return;
-	}
 	lease = session_lease_issue(director->leases, process, tag,
 				    lookup->hash, &lookup->backend->ip,
 				    now->msecs, now->wall);

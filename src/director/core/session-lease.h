@@ -29,7 +29,8 @@ enum session_lease_state {
 /* How long the sessions of a login process whose plugin lost its connection
    count on, waiting for it to announce them again. */
 #define SESSION_LEASE_ORPHAN_MSECS 3000
-/* Answers outstanding without a single START ever: there is no plugin. */
+/* Answers outstanding to a login process that never had a plugin; the others
+   get no lease. */
 #define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 16384
 
 /* A login process, named by the pid that it gave itself. It exists as long as
@@ -44,7 +45,7 @@ struct login_process {
 	unsigned int issued;
 	/* It has a plugin, or had one */
 	bool plugin_seen;
-	/* It has shown that it has no plugin: gets no leases */
+	/* It has shown that it has no plugin: gets one lease at a time */
 	bool plugin_missing;
 	/* All leases of this process */
 	struct session_lease *leases;
