@@ -156,8 +156,9 @@ static int cmd_end(struct registry_connection *rc, const char *const *args)
 static int cmd_announced(struct registry_connection *rc,
 			 const char *const *args ATTR_UNUSED)
 {
-	session_leases_plugin_announced(director_leases(director_daemon.core),
-					rc->process);
+	struct director_time now = director_daemon_now();
+
+	director_sessions_announced(director_daemon.core, rc->process, &now);
 	return 1;
 }
 

@@ -17,6 +17,8 @@ struct director {
 	struct backends *previous;
 	struct user_table *users;
 	struct session_leases *leases;
+	/* The time of the event that changes leases */
+	time_t session_wall;
 
 	uint64_t started_msecs;
 	/* Lookups that wait, oldest first */

@@ -47,6 +47,11 @@ director_session_changed(const char *tag, uint32_t hash, bool leased,
 	user_table_set_flags(director->users, idx,
 			     leased ? USER_FLAG_LEASED : 0,
 			     leased ? 0 : USER_FLAG_LEASED);
+	if (!leased) {
+		/* He is remembered from now on, not from his last refresh */
+		user_table_set_timestamp(director->users, idx,
+					 director->session_wall);
+	}
 }
 
 struct director *
@@ -337,6 +342,7 @@ director_session_start(struct director *director,
 	struct session_lease *lease;
 	struct backend *backend;
 
+	director->session_wall = now->wall;
 	backend = backend_lookup(director->backends, ip);
 	lease = session_lease_lookup(director->leases, token);
 	if (lease != NULL) {
@@ -397,19 +403,19 @@ void director_session_up(struct director *director,
 }
 
 void director_session_end(struct director *director,
-			  struct session_lease **_lease,
+			  struct session_lease **lease,
 			  const struct director_time *now)
 {
-	struct session_lease *lease = *_lease;
-	user_idx_t idx;
+	director->session_wall = now->wall;
+	session_lease_end(director->leases, lease);
+}
 
-	*_lease = NULL;
-	/* He is remembered from now on, not from his last refresh */
-	idx = user_table_lookup(director->users, lease->tag, lease->hash,
-				now->wall);
-	if (idx != USER_IDX_NONE && lease->state != SESSION_LEASE_ISSUED)
-		user_table_set_timestamp(director->users, idx, now->wall);
-	session_lease_end(director->leases, &lease);
+void director_sessions_announced(struct director *director,
+				 struct login_process *process,
+				 const struct director_time *now)
+{
+	director->session_wall = now->wall;
+	session_leases_plugin_announced(director->leases, process);
 }
 
 static const char *
@@ -477,6 +483,7 @@ director_run_leases(struct director *director, const struct director_time *now)
 	const struct login_process *missing;
 	bool more;
 
+	director->session_wall = now->wall;
 	more = session_leases_expire(director->leases, now->msecs,
 				     RUN_MAX_STEPS, &missing);
 	if (missing != NULL &&

@@ -189,6 +189,10 @@ void director_session_up(struct director *director,
 void director_session_end(struct director *director,
 			  struct session_lease **lease,
 			  const struct director_time *now);
+/* ANNOUNCED: what the process had before and didn't tell now is over. */
+void director_sessions_announced(struct director *director,
+				 struct login_process *process,
+				 const struct director_time *now);
 
 /* -- Backends. by: prefix of the log lines, e.g. "doveadm: " -- */
 
