@@ -7,12 +7,8 @@
 #include "str-sanitize.h"
 #include "strescape.h"
 #include "master-service.h"
-#include "director-config.h"
 #include "director-admin-protocol.h"
 #include "director-admin-client.h"
-#ifdef HAVE_VERSION_H
-#  include "version.h"
-#endif
 
 #include <unistd.h>
 #include <poll.h>
@@ -230,9 +226,6 @@ admin_read(struct director_admin_client *client, unsigned int msecs,
 	for (;;) {
 		if ((*line_r = i_stream_next_line(client->input)) != NULL)
 			return 1;
-		/* Bytes may come for ever without an LF. */
-		if (admin_now() >= deadline)
-			return 0;
 		if (admin_check_killed(client) < 0)
 			return -1;
 		switch (i_stream_read(client->input)) {
@@ -256,6 +249,16 @@ admin_read(struct director_admin_client *client, unsigned int msecs,
 	}
 }
 
+/* Dovecot's version_string_verify() moves between headers. */
+static bool admin_version_is_ours(const char *line)
+{
+	unsigned int major;
+
+	return str_begins(line, "VERSION\t"DIRECTOR_ADMIN_SERVICE"\t", &line) &&
+		str_parse_uint(line, &major, &line) == 0 &&
+		major == DIRECTOR_ADMIN_MAJOR_VERSION && *line == '\t';
+}
+
 static int admin_handshake(struct director_admin_client *client)
 {
 	string_t *str = t_str_new(64);
@@ -275,8 +278,7 @@ static int admin_handshake(struct director_admin_client *client)
 			"read(%s) timed out (is director configured?)",
 			client->path);
 	}
-	if (!version_string_verify(line, DIRECTOR_ADMIN_SERVICE,
-				   DIRECTOR_ADMIN_MAJOR_VERSION)) {
+	if (!admin_version_is_ours(line)) {
 		return admin_fail(client, EX_PROTOCOL,
 			"%s not a compatible "DIRECTOR_ADMIN_SERVICE" socket",
 			client->path);

@@ -15,8 +15,8 @@
 
 #include <stdio.h>
 
-/* doveadm keeps all output until it is told otherwise. */
-#define FLUSH_ROWS 1000
+/* How often it is looked whether there is still a reader */
+#define CHECK_OUTPUT_ROWS 1000
 
 /* The names that are known, to be found by their hash: 16 bytes each, and the
    name itself. The director's own list is printed as it comes. */
@@ -191,9 +191,8 @@ map_find_names(struct map_context *ctx, uint32_t hash, unsigned int *count_r)
 /* Returns -1 if nobody reads what we print. */
 static int map_row_printed(struct map_context *ctx)
 {
-	if (++ctx->rows % FLUSH_ROWS != 0)
+	if (++ctx->rows % CHECK_OUTPUT_ROWS != 0)
 		return 0;
-	doveadm_print_flush();
 	/* the table formatter uses stdio */
 	return doveadm_print_ostream->stream_errno != 0 ||
 		(!doveadm_server && ferror(stdout) != 0) ? -1 : 0;
