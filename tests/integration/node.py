@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -401,6 +402,16 @@ class Director(Proxy):
     def sockets(self):
         return super().sockets() + ["login/director", "director-admin",
                                     "login/proxy-notify"]
+
+    def start(self):
+        """Returns when the director answers."""
+        super().start()
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(20)
+            admin.connect(self.path("director-admin"))
+            admin.sendall(b"VERSION\tdirector-doveadm\t1\t0\n")
+            assert admin.recv(100).startswith(b"VERSION")
+        return self
 
     def status(self, *args):
         """doveadm director status as a list of dicts"""
