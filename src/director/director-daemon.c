@@ -30,27 +30,33 @@
 
 struct director_daemon director_daemon;
 
-static uint64_t monotonic_msecs(void)
+static int64_t clock_msecs(clockid_t clock)
 {
 	struct timespec ts;
 
-	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
-		i_fatal("clock_gettime(CLOCK_MONOTONIC) failed: %m");
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+	if (clock_gettime(clock, &ts) < 0)
+		i_fatal("clock_gettime() failed: %m");
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
 struct director_time director_daemon_now(void)
 {
 	struct director_time now;
 
-	now.msecs = monotonic_msecs();
-	now.wall = director_daemon.wall_offset + (time_t)(now.msecs / 1000);
+	now.msecs = clock_msecs(CLOCK_MONOTONIC);
+	now.wall = (now.msecs + director_daemon.wall_offset_msecs) / 1000;
 	return now;
 }
 
+/* Seconds by which the machine's clock was set since we started; 0 if it goes
+   on evenly. */
 static time_t clock_drift(void)
 {
-	return time(NULL) - director_daemon_now().wall;
+	int64_t msecs = clock_msecs(CLOCK_REALTIME) -
+		clock_msecs(CLOCK_MONOTONIC) -
+		director_daemon.wall_offset_msecs;
+
+	return (msecs + (msecs < 0 ? -500 : 500)) / 1000;
 }
 
 time_t director_daemon_to_wall(time_t core_time)
@@ -274,7 +280,8 @@ void director_daemon_init(const struct director_settings *set,
 	daemon->event = event;
 	daemon->dir_fd = journal_dir_fd;
 	daemon->timer_msecs = UINT64_MAX;
-	daemon->wall_offset = time(NULL) - (time_t)(monotonic_msecs() / 1000);
+	daemon->wall_offset_msecs = clock_msecs(CLOCK_REALTIME) -
+		clock_msecs(CLOCK_MONOTONIC);
 
 	/* The wait for the one before us is not part of the start grace. */
 	daemon->journal = journal_init(event, journal_dir_fd,

@@ -21,9 +21,9 @@ struct director_daemon {
 	unsigned int lookups;
 	/* When "to" fires; UINT64_MAX if it isn't set */
 	uint64_t timer_msecs;
-	/* Seconds since 1970 minus monotonic seconds, at the start: the core's
-	   wall clock goes on evenly even if the machine's is set. */
-	time_t wall_offset;
+	/* The machine's clock minus the monotonic one, at the start: the
+	   core's wall clock goes on evenly even if the machine's is set. */
+	int64_t wall_offset_msecs;
 };
 
 extern struct director_daemon director_daemon;

@@ -64,16 +64,40 @@ const struct setting_parser_info director_setting_parser_info = {
 };
 
 /* <settings checks> */
+/* As it would be written in the configuration */
+static const char *value_str(unsigned int value, bool is_time)
+{
+	static const struct {
+		unsigned int secs;
+		const char *name;
+	} units[] = {
+		{ 60*60*24, "days" }, { 60*60, "hours" }, { 60, "mins" },
+	};
+	unsigned int i;
+
+	if (value == UINT_MAX)
+		return is_time ? SET_VALUE_INFINITE : SET_VALUE_UNLIMITED;
+	if (!is_time)
+		return dec2str(value);
+	for (i = 0; i < N_ELEMENTS(units); i++) {
+		if (value > 0 && value % units[i].secs == 0) {
+			return t_strdup_printf("%u %s", value / units[i].secs,
+					       units[i].name);
+		}
+	}
+	return t_strdup_printf("%u secs", value);
+}
+
 static bool
 check_range(const char *name, unsigned int value, unsigned int min,
-	    unsigned int max, const char *unit, const char **error_r)
+	    unsigned int max, bool is_time, const char **error_r)
 {
 	if (value >= min && value <= max)
 		return TRUE;
-	const char *value_str = value == UINT_MAX ? "unlimited" :
-		t_strdup_printf("%u%s", value, unit);
-	*error_r = t_strdup_printf("%s = %s: must be between %u%s and %u%s",
-				   name, value_str, min, unit, max, unit);
+	*error_r = t_strdup_printf("%s = %s: must be between %s and %s",
+				   name, value_str(value, is_time),
+				   value_str(min, is_time),
+				   value_str(max, is_time));
 	return FALSE;
 }
 
@@ -113,21 +137,21 @@ director_settings_check(void *_set, pool_t pool ATTR_UNUSED,
 	/* Whatever exceeds these is a unit that was forgotten or mistaken */
 	return check_range("director_user_expire", set->director_user_expire,
 			   DIRECTOR_USER_EXPIRE_MIN_SECS,
-			   DIRECTOR_USER_EXPIRE_MAX_SECS, "s", error_r) &&
+			   DIRECTOR_USER_EXPIRE_MAX_SECS, TRUE, error_r) &&
 		check_range("director_user_kick_delay",
-			    set->director_user_kick_delay, 0, 60*60, "s",
+			    set->director_user_kick_delay, 0, 60*60, TRUE,
 			    error_r) &&
 		check_range("director_max_parallel_moves",
-			    set->director_max_parallel_moves, 1, 1000000, "",
+			    set->director_max_parallel_moves, 1, 1000000, FALSE,
 			    error_r) &&
 		check_range("director_max_parallel_kicks",
-			    set->director_max_parallel_kicks, 1, 1000000, "",
+			    set->director_max_parallel_kicks, 1, 1000000, FALSE,
 			    error_r) &&
 		check_range("director_ping_idle_timeout",
-			    set->director_ping_idle_timeout, 1, 60*60, "s",
+			    set->director_ping_idle_timeout, 1, 60*60, TRUE,
 			    error_r) &&
 		check_range("director_ping_max_timeout",
-			    set->director_ping_max_timeout, 1, 60*60, "s",
+			    set->director_ping_max_timeout, 1, 60*60, TRUE,
 			    error_r);
 }
 /* </settings checks> */

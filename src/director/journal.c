@@ -292,9 +292,12 @@ read_lines(struct journal *journal, struct istream *input,
 		else if (ret == 0)
 			unknown++;
 	}
-	if (input->stream_errno == ENOBUFS)
-		damaged++;
-	else if (input->stream_errno != 0)
+	if (input->stream_errno == ENOBUFS ||
+	    i_stream_get_data_size(input) > 0) {
+		/* a line that is too long, or the last one isn't whole */
+		if (damaged++ == 0)
+			first_damaged = linenum + 1;
+	} else if (input->stream_errno != 0)
 		e_error(journal->event, "read() failed: %s",
 			i_stream_get_error(input));
 	if (damaged > 0) {

@@ -5,6 +5,7 @@
 #include "fd-util.h"
 #include "restrict-access.h"
 #include "settings.h"
+#include "master-interface.h"
 #include "master-service.h"
 #include "master-service-settings.h"
 #include "admin-connection.h"
@@ -162,6 +163,10 @@ int main(int argc, char *argv[])
 	const char *base_dir, *error;
 	int dir_fd;
 
+	if (getenv(MASTER_IS_PARENT_ENV) == NULL) {
+		i_fatal("director can't be run by hand: "
+			"Dovecot's master process starts it");
+	}
 	master_service = master_service_init("director", service_flags,
 					     &argc, &argv, "D");
 	if (master_getopt(master_service) > 0)

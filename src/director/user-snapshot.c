@@ -9,7 +9,6 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -123,7 +122,7 @@ static int writer_run(struct snapshot_writer *writer)
 	memcpy(header->magic, SNAPSHOT_MAGIC, sizeof(header->magic));
 	header->version = SNAPSHOT_VERSION;
 	header->endian = SNAPSHOT_ENDIAN;
-	header->created = time(NULL);
+	header->created = director_daemon_to_wall(writer->now);
 	if (write_full(writer->fd, header, sizeof(*header)) < 0)
 		return -1;
 	writer_backends(writer);
