@@ -38,6 +38,8 @@ static void test_vectors(void **state ATTR_UNUSED)
 		{ USERNAME_HASH_DEFAULT_FORMAT, "john@example.com", 3569829268 },
 		{ USERNAME_HASH_DEFAULT_FORMAT, "samik", 3853430566 },
 		{ USERNAME_HASH_DEFAULT_FORMAT, "SaMik", 3853430566 },
+		/* its digest begins with 00000000: 0 is replaced by 1 */
+		{ "%{user}", "user042566903633", 1 },
 	};
 
 	for (unsigned int i = 0; i < N_ELEMENTS(tests); i++) {
