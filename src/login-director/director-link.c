@@ -177,7 +177,7 @@ static void link_send(struct director_link *link, const string_t *str)
 	o_stream_nsend(output, str_data(str), str_len(str));
 }
 
-/* first: what to send before */
+/* Goes on when the director has read some of it. first: what to send before */
 static void link_announce(struct director_link *link, const char *first)
 {
 	struct ostream *output = link->conn.output;
@@ -195,8 +195,6 @@ static void link_announce(struct director_link *link, const char *first)
 		link_send(link, str);
 		str_truncate(str, 0);
 	}
-	if (link->announcing)
-		o_stream_set_flush_pending(output, TRUE);
 }
 
 static int link_output(struct director_link *link)
