@@ -404,13 +404,15 @@ class Director(Proxy):
                                     "login/proxy-notify"]
 
     def start(self):
-        """Returns when the director answers."""
+        """Returns when the director answers, or will not run."""
         super().start()
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(20)
-            admin.connect(self.path("director-admin"))
-            admin.sendall(b"VERSION\tdirector-doveadm\t1\t0\n")
-            assert admin.recv(100).startswith(b"VERSION")
+            try:
+                admin.connect(self.path("director-admin"))
+                admin.recv(1)
+            except ConnectionError:
+                pass
         return self
 
     def status(self, *args):
