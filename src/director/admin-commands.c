@@ -263,8 +263,6 @@ static bool user_list_user(user_idx_t idx, void *context)
 		backend_by_slot(director_backends(director),
 				user_table_slot(users, idx));
 
-	if (!admin_output_has_room(ac))
-		return FALSE;
 	if (backend == NULL ||
 	    (ac->walk_ip.family != 0 &&
 	     !net_ip_compare(&ac->walk_ip, &backend->ip)))
@@ -274,7 +272,7 @@ static bool user_list_user(user_idx_t idx, void *context)
 			user_table_hash(users, idx), user_expires(idx),
 			net_ip2addr(&backend->ip)));
 	} T_END;
-	return TRUE;
+	return admin_output_has_room(ac);
 }
 
 static bool user_list_more(struct admin_connection *ac)
