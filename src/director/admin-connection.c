@@ -28,7 +28,10 @@ static bool admin_is_busy(const struct admin_connection *ac)
 
 bool admin_output_has_room(struct admin_connection *ac)
 {
-	return o_stream_get_buffer_used_size(ac->conn.output) <
+	/* What was sent to a client that is gone is never written; its other
+	   commands are still executed. */
+	return ac->conn.output->closed ||
+		o_stream_get_buffer_used_size(ac->conn.output) <
 		ADMIN_OUTPUT_THROTTLE_SIZE;
 }
 
@@ -138,13 +141,10 @@ static int admin_flush(struct admin_connection *ac)
 {
 	int ret = o_stream_flush(ac->conn.output);
 
-	if (ret < 0 || !admin_output_has_room(ac))
+	if (ac->to_output != NULL || !admin_output_has_room(ac))
 		return ret;
 	if (ac->output_more != NULL) {
-		if (ac->to_output == NULL) {
-			ac->to_output = timeout_add_short(
-				0, admin_output_slice, ac);
-		}
+		ac->to_output = timeout_add_short(0, admin_output_slice, ac);
 	} else if (ac->conn.io == NULL && !admin_is_busy(ac)) {
 		/* it was halted because nothing was read */
 		ac->to_output = timeout_add_short(0, admin_process, ac);
@@ -194,11 +194,27 @@ static void admin_skip_line(struct admin_connection *ac)
 	i_stream_skip(ac->conn.input, size);
 }
 
+/* A line with a NUL ends there: what it meant isn't known. */
+static const char *
+admin_next_line(struct admin_connection *ac, bool *has_nul_r)
+{
+	const unsigned char *data, *end;
+	size_t size;
+
+	data = i_stream_get_data(ac->conn.input, &size);
+	end = size == 0 ? NULL : memchr(data, '\n', size);
+	if (end == NULL)
+		return NULL;
+	*has_nul_r = memchr(data, '\0', end - data) != NULL;
+	return i_stream_next_line(ac->conn.input);
+}
+
 /* Executes what was read, as far as nothing has to be waited for. */
 static void admin_process(struct admin_connection *ac)
 {
 	struct connection *conn = &ac->conn;
 	const char *line;
+	bool has_nul;
 
 	timeout_remove(&ac->to_output);
 	if (ac->processing)
@@ -207,13 +223,16 @@ static void admin_process(struct admin_connection *ac)
 	o_stream_cork(conn->output);
 	while (!admin_is_busy(ac) && admin_output_has_room(ac) &&
 	       conn->disconnect_reason == CONNECTION_DISCONNECT_NOT &&
-	       (line = i_stream_next_line(conn->input)) != NULL) {
+	       (line = admin_next_line(ac, &has_nul)) != NULL) {
 		if (ac->skipping_line) {
 			ac->skipping_line = FALSE;
 			continue;
 		}
 		T_BEGIN {
-			admin_line(ac, line);
+			if (has_nul)
+				admin_error(ac, "Line with NUL");
+			else
+				admin_line(ac, line);
 		} T_END;
 	}
 	o_stream_uncork(conn->output);
@@ -266,7 +285,8 @@ static const struct connection_settings admin_set = {
 	.minor_version = DIRECTOR_ADMIN_MINOR_VERSION,
 	/* the greeting is sent as one exact line */
 	.dont_send_version = TRUE,
-	.input_max_size = DIRECTOR_ADMIN_MAX_LINE_LEN,
+	/* with LF */
+	.input_max_size = DIRECTOR_ADMIN_MAX_LINE_LEN + 1,
 	.input_full_behavior = CONNECTION_BEHAVIOR_ALLOW,
 	.output_max_size = SIZE_MAX,
 	.client = FALSE,
