@@ -73,6 +73,18 @@ void director_record_user(struct director *director, user_idx_t idx)
 	director->v.record(director->context, &record);
 }
 
+void director_record_user_forget(struct director *director, user_idx_t idx)
+{
+	uint16_t slot = user_table_slot(director->users, idx);
+	const struct director_record record = {
+		.type = DIRECTOR_RECORD_USER_FORGET,
+		.hash = user_table_hash(director->users, idx),
+		.tag = backend_slot_tag(director->backends, slot),
+	};
+
+	director->v.record(director->context, &record);
+}
+
 void director_backends_changed(struct director *director)
 {
 	director->last_change++;

@@ -45,6 +45,8 @@ bool director_user_record(struct director *director, user_idx_t idx,
 			  struct director_record *record_r);
 /* Records the user if he isn't where hashing puts him. */
 void director_record_user(struct director *director, user_idx_t idx);
+/* The record of him doesn't hold any more. */
+void director_record_user_forget(struct director *director, user_idx_t idx);
 /* The backends have changed: waiting lookups are tried again, users are
    walked. */
 void director_backends_changed(struct director *director);

@@ -249,14 +249,21 @@ struct dump_context {
 static bool dump_user(user_idx_t idx, void *context)
 {
 	struct dump_context *ctx = context;
-	struct user_table *users = ctx->director->users;
+	bool journaled = (user_table_flags(ctx->director->users, idx) &
+			  USER_FLAG_JOURNALED) != 0;
 	struct director_record record;
 
-	/* what hashing finds needs no record any more */
-	user_table_set_flags(users, idx, 0, USER_FLAG_JOURNALED);
-	if (director_user_record(ctx->director, idx, &record)) {
-		user_table_set_flags(users, idx, USER_FLAG_JOURNALED, 0);
+	/* What is kept until this dump is complete has to say the same of him:
+	   it may be all that is found. */
+	if (!journaled)
+		director_record_user(ctx->director, idx);
+	else if (director_user_record(ctx->director, idx, &record))
 		ctx->callback(ctx->context, &record);
+	else {
+		/* what hashing finds needs no record any more */
+		director_record_user_forget(ctx->director, idx);
+		user_table_set_flags(ctx->director->users, idx, 0,
+				     USER_FLAG_JOURNALED);
 	}
 	return TRUE;
 }

@@ -20,16 +20,9 @@ static void director_user_removed(user_idx_t idx, void *context)
 
 	/* of a dead slot the record of the flush or removal says it already */
 	if ((user_table_flags(director->users, idx) &
-	     USER_FLAG_JOURNALED) == 0 ||
-	    backend_by_slot(director->backends, slot) == NULL)
-		return;
-
-	const struct director_record record = {
-		.type = DIRECTOR_RECORD_USER_FORGET,
-		.hash = user_table_hash(director->users, idx),
-		.tag = backend_slot_tag(director->backends, slot),
-	};
-	director->v.record(director->context, &record);
+	     USER_FLAG_JOURNALED) != 0 &&
+	    backend_by_slot(director->backends, slot) != NULL)
+		director_record_user_forget(director, idx);
 }
 
 static void

@@ -145,7 +145,8 @@ void director_configure(struct director *director,
 
 /* Gives all records that describe the present, in slices: *pos starts at 0,
    at most max_steps places in the user table a call. Returns TRUE if there is
-   more. */
+   more. What is given to the vfunc record() meanwhile, also by this call
+   itself, belongs to them. */
 bool director_dump(struct director *director, uint32_t *pos,
 		   unsigned int max_steps, const struct director_time *now,
 		   void (*callback)(void *context,
