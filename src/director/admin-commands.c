@@ -204,12 +204,12 @@ parse_user(const char *user, bool is_name, uint32_t *hash_r,
 	return director_user_hash(director_daemon.core, user, hash_r, error_r);
 }
 
+/* In the core's time */
 static time_t user_expires(user_idx_t idx)
 {
-	return director_daemon_to_wall(
-		user_table_timestamp(director_users(director_daemon.core),
-				     idx) +
-		director_daemon.set->director_user_expire);
+	return user_table_timestamp(director_users(director_daemon.core),
+				    idx) +
+		director_daemon.set->director_user_expire;
 }
 
 static const char *backend_ip_str(const struct backend *backend)
@@ -248,43 +248,64 @@ cmd_user_lookup(struct admin_connection *ac, const char *const *args)
 	}
 	admin_reply(ac, t_strdup_printf("%s\t%"PRIdTIME_T"\t%s\t%s",
 		backend_ip_str(current),
-		idx == USER_IDX_NONE ? 0 : user_expires(idx),
+		idx == USER_IDX_NONE ? 0 :
+			director_daemon_to_wall(user_expires(idx)),
 		backend_ip_str(backend_by_hash(backends, tag, hash)),
 		backend_ip_str(director_initial_backend(director, tag,
 							hash))));
 }
 
+struct user_list_context {
+	struct admin_connection *ac;
+	string_t *str;
+	/* From the core's time to the machine's */
+	time_t wall_diff;
+};
+
 static bool user_list_user(user_idx_t idx, void *context)
 {
-	struct admin_connection *ac = context;
+	struct user_list_context *ctx = context;
 	struct director *director = director_daemon.core;
 	struct user_table *users = director_users(director);
+	const struct ip_addr *wanted = &ctx->ac->walk_ip;
 	const struct backend *backend =
 		backend_by_slot(director_backends(director),
 				user_table_slot(users, idx));
+	char buf[MAX_INT_STRLEN];
 
 	if (backend == NULL ||
-	    (ac->walk_ip.family != 0 &&
-	     !net_ip_compare(&ac->walk_ip, &backend->ip)))
+	    (wanted->family != 0 && !net_ip_compare(wanted, &backend->ip)))
 		return TRUE;
+	str_append(ctx->str, dec2str_buf(buf, user_table_hash(users, idx)));
+	str_append_c(ctx->str, '\t');
+	str_append(ctx->str, dec2str_buf(buf, user_expires(idx) +
+					 ctx->wall_diff));
+	str_append_c(ctx->str, '\t');
 	T_BEGIN {
-		admin_reply(ac, t_strdup_printf("%u\t%"PRIdTIME_T"\t%s",
-			user_table_hash(users, idx), user_expires(idx),
-			net_ip2addr(&backend->ip)));
+		str_append(ctx->str, net_ip2addr(&backend->ip));
 	} T_END;
-	return admin_output_has_room(ac);
+	str_append_c(ctx->str, '\n');
+	return TRUE;
 }
 
 static bool user_list_more(struct admin_connection *ac)
 {
 	struct director_time now = director_daemon_now();
+	struct user_list_context ctx = {
+		.ac = ac,
+		.wall_diff = director_daemon_to_wall(now.wall) - now.wall,
+	};
+	bool more;
 
-	if (user_table_walk(director_users(director_daemon.core),
-			    &ac->walk_pos, now.wall, USER_LIST_STEPS,
-			    user_list_user, ac))
-		return TRUE;
-	admin_reply(ac, "");
-	return FALSE;
+	ctx.str = str_new(default_pool, USER_LIST_STEPS * 48);
+	more = user_table_walk(director_users(director_daemon.core),
+			       &ac->walk_pos, now.wall, USER_LIST_STEPS,
+			       user_list_user, &ctx);
+	if (!more)
+		str_append_c(ctx.str, '\n');
+	o_stream_nsend(ac->conn.output, str_data(ctx.str), str_len(ctx.str));
+	str_free(&ctx.str);
+	return more;
 }
 
 static void

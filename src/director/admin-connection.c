@@ -126,7 +126,8 @@ static void admin_output_slice(struct admin_connection *ac)
 		admin_process(ac);
 	else if (admin_output_has_room(ac)) {
 		/* others first */
-		ac->to_output = timeout_add_short(0, admin_output_slice, ac);
+		ac->to_output = timeout_add_short(DIRECTOR_SLICE_PAUSE_MSECS,
+						  admin_output_slice, ac);
 	}
 	/* else the flush callback goes on */
 }
@@ -134,7 +135,8 @@ static void admin_output_slice(struct admin_connection *ac)
 void admin_output(struct admin_connection *ac, admin_output_t *output_more)
 {
 	ac->output_more = output_more;
-	ac->to_output = timeout_add_short(0, admin_output_slice, ac);
+	ac->to_output = timeout_add_short(DIRECTOR_SLICE_PAUSE_MSECS,
+						  admin_output_slice, ac);
 }
 
 static int admin_flush(struct admin_connection *ac)
@@ -144,7 +146,8 @@ static int admin_flush(struct admin_connection *ac)
 	if (ac->to_output != NULL || !admin_output_has_room(ac))
 		return ret;
 	if (ac->output_more != NULL) {
-		ac->to_output = timeout_add_short(0, admin_output_slice, ac);
+		ac->to_output = timeout_add_short(DIRECTOR_SLICE_PAUSE_MSECS,
+						  admin_output_slice, ac);
 	} else if (ac->conn.io == NULL && !admin_is_busy(ac)) {
 		/* it was halted because nothing was read */
 		ac->to_output = timeout_add_short(0, admin_process, ac);

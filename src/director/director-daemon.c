@@ -26,7 +26,7 @@
 #define JOURNAL_DIR "director"
 #define JOURNAL_LOCK_WAIT_SECS 5
 /* Users looked at in a slice of writing the journal */
-#define JOURNAL_DUMP_STEPS 2000
+#define JOURNAL_DUMP_STEPS 1000
 
 struct director_daemon director_daemon;
 
@@ -333,10 +333,13 @@ static void daemon_timer(void *context ATTR_UNUSED)
 	more = director_run(director_daemon.core, &now);
 	director_daemon_commit();
 	if (more) {
+		/* Logins have their turn, and other processes theirs: whoever
+		   uses all of his CPU waits longer for it when it matters. */
 		timeout_remove(&director_daemon.to);
 		director_daemon.timer_msecs = 0;
-		director_daemon.to = timeout_add_short(0, daemon_timer,
-						       (void *)NULL);
+		director_daemon.to = timeout_add_short(
+			DIRECTOR_SLICE_PAUSE_MSECS, daemon_timer,
+			(void *)NULL);
 	} else {
 		director_daemon_schedule();
 	}

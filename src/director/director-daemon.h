@@ -8,6 +8,9 @@
 struct director_settings;
 struct master_service_connection;
 
+/* Between two slices of work that nobody waits for by the millisecond */
+#define DIRECTOR_SLICE_PAUSE_MSECS 1
+
 struct director_daemon {
 	const struct director_settings *set;
 	struct event *event;

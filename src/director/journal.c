@@ -8,7 +8,7 @@
 #include "istream.h"
 #include "sleep.h"
 #include "write-full.h"
-#include "core/director.h"
+#include "director-daemon.h"
 #include "journal.h"
 
 #include <fcntl.h>
@@ -451,8 +451,8 @@ static void journal_replace_start(struct journal *journal)
 {
 	timeout_remove(&journal->to_retry);
 	if (journal->to_replace == NULL) {
-		journal->to_replace = timeout_add_short(0, journal_replace,
-							journal);
+		journal->to_replace = timeout_add_short(
+			DIRECTOR_SLICE_PAUSE_MSECS, journal_replace, journal);
 	}
 }
 

@@ -6,6 +6,9 @@
 #include "director-admin-protocol.h"
 #include "director-private.h"
 
+/* Users recorded in a slice of the walk: about 500 microseconds */
+#define WALK_MAX_RECORDS 500
+
 void director_host_record(const struct backend *backend,
 			  struct director_record *record_r)
 {
@@ -61,16 +64,17 @@ bool director_user_record(struct director *director, user_idx_t idx,
 	return TRUE;
 }
 
-void director_record_user(struct director *director, user_idx_t idx)
+bool director_record_user(struct director *director, user_idx_t idx)
 {
 	struct director_record record;
 
 	if ((user_table_flags(director->users, idx) &
 	     USER_FLAG_JOURNALED) != 0 ||
 	    !director_user_record(director, idx, &record))
-		return;
+		return FALSE;
 	user_table_set_flags(director->users, idx, USER_FLAG_JOURNALED, 0);
 	director->v.record(director->context, &record);
+	return TRUE;
 }
 
 void director_record_user_forget(struct director *director, user_idx_t idx)
@@ -93,19 +97,29 @@ void director_backends_changed(struct director *director)
 	director->retry = director->waiting_head;
 }
 
+struct walk_context {
+	struct director *director;
+	unsigned int recorded;
+};
+
 static bool director_walk_user(user_idx_t idx, void *context)
 {
-	director_record_user(context, idx);
-	return TRUE;
+	struct walk_context *ctx = context;
+
+	/* a record costs as much as looking at ten users */
+	return !director_record_user(ctx->director, idx) ||
+		++ctx->recorded < WALK_MAX_RECORDS;
 }
 
 bool director_walk(struct director *director, const struct director_time *now,
 		   unsigned int max_steps)
 {
+	struct walk_context ctx = { .director = director };
+
 	if (!director->walking)
 		return FALSE;
 	if (user_table_walk(director->users, &director->walk_pos, now->wall,
-			    max_steps, director_walk_user, director))
+			    max_steps, director_walk_user, &ctx))
 		return TRUE;
 	director->walking = FALSE;
 	director->recorded_change = director->last_change;

@@ -43,8 +43,9 @@ struct director {
 /* Returns FALSE if hashing puts the user where he is. */
 bool director_user_record(struct director *director, user_idx_t idx,
 			  struct director_record *record_r);
-/* Records the user if he isn't where hashing puts him. */
-void director_record_user(struct director *director, user_idx_t idx);
+/* Records the user if he isn't where hashing puts him and isn't recorded.
+   Returns TRUE if he was. */
+bool director_record_user(struct director *director, user_idx_t idx);
 /* The record of him doesn't hold any more. */
 void director_record_user_forget(struct director *director, user_idx_t idx);
 /* The backends have changed: waiting lookups are tried again, users are

@@ -256,7 +256,7 @@ static bool dump_user(user_idx_t idx, void *context)
 	/* What is kept until this dump is complete has to say the same of him:
 	   it may be all that is found. */
 	if (!journaled)
-		director_record_user(ctx->director, idx);
+		(void)director_record_user(ctx->director, idx);
 	else if (director_user_record(ctx->director, idx, &record))
 		ctx->callback(ctx->context, &record);
 	else {

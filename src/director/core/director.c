@@ -6,8 +6,9 @@
 #include "username-hash.h"
 #include "director-private.h"
 
-/* A slice of work: a few hundred microseconds */
-#define RUN_MAX_STEPS 2000
+/* Slices of work: each about 100 microseconds */
+#define RUN_MAX_STEPS 1000
+#define RUN_MAX_WALK_STEPS 5000
 #define RUN_MAX_LOOKUPS 200
 
 /* At most one line a minute about logins without plugin */
@@ -212,7 +213,7 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 					  user_table_slot(users, idx));
 		user_table_set_timestamp(users, idx, now->wall);
 		if (director->walking)
-			director_record_user(director, idx);
+			(void)director_record_user(director, idx);
 	} else {
 		backend = director_new_user_backend(director, lookup, &reason);
 		if (backend == NULL)
@@ -311,7 +312,7 @@ director_session_adopt(struct director *director,
 		idx = director_add_user(director, lease->tag, lease->hash,
 					backend->slot, now);
 		if (idx != USER_IDX_NONE)
-			director_record_user(director, idx);
+			(void)director_record_user(director, idx);
 		return;
 	}
 	current = backend_by_slot(director->backends,
@@ -518,7 +519,7 @@ bool director_run(struct director *director, const struct director_time *now)
 	if (backends_have_dead_slots(director->backends) &&
 	    user_table_sweep(director->users, RUN_MAX_STEPS))
 		more = TRUE;
-	if (director_walk(director, now, RUN_MAX_STEPS))
+	if (director_walk(director, now, RUN_MAX_WALK_STEPS))
 		more = TRUE;
 	return more;
 }

@@ -31,7 +31,7 @@ enum session_lease_state {
 #define SESSION_LEASE_ORPHAN_MSECS 3000
 /* Answers outstanding to a login process that never had a plugin; the others
    get no lease. */
-#define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 16384
+#define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 1024
 
 /* A login process, named by the pid that it gave itself. It exists as long as
    somebody holds a reference or it has leases. */
