@@ -357,7 +357,7 @@ static bool admin_reply_complete(FILE *f)
 	return false;
 }
 
-/* Runs in a process of its own, as doveadm would */
+/* Runs in a process of its own, as doveadm would, on any CPU */
 static void admin_run(void)
 {
 	static const char version[] = "VERSION\tdirector-doveadm\t1\t0\n";
@@ -368,7 +368,11 @@ static void admin_run(void)
 	int fd = unix_connect(opt.admin_path);
 	FILE *f = fdopen(fd, "r");
 	char line[256];
+	cpu_set_t cpus;
 
+	memset(&cpus, 0xff, sizeof(cpus));
+	(void)sched_setaffinity(0, sizeof(cpus), &cpus);
+	(void)setpriority(PRIO_PROCESS, 0, -20);
 	setvbuf(f, NULL, _IOFBF, 256 * 1024);
 	if (write(fd, version, strlen(version)) < 0 ||
 	    fgets(line, sizeof(line), f) == NULL)
