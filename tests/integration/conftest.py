@@ -81,7 +81,9 @@ class Nodes:
 
     def judge(self):
         return ["%s: %s" % (node.name, line) for node in
-                self.own + self.shared for line in node.bad_lines()]
+                self.own + self.shared for line in node.bad_lines()] + [
+            "%s: valgrind: %s" % (node.name, error) for node in self.own
+            if node.master is None for error in node.valgrind_errors()]
 
 
 @pytest.fixture(scope="session")

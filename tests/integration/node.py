@@ -12,6 +12,7 @@ import time
 DOVEADM_PORT = 24245
 DOVEADM_PASSWORD = "doveadm-secret"
 LMTP_PORT = 24
+LIBEXEC = "/usr/lib/dovecot/"
 LOGIN_SERVICES = ("imap-login", "pop3-login", "submission-login",
                   "managesieve-login")
 
@@ -98,6 +99,23 @@ protocol doveadm {{
 LOG_FAILURE = re.compile(
     r"(?:^|[ :])(?:Panic|Fatal|Error|Warning): |assert|core dumped|"
     r"ERROR: AddressSanitizer|runtime error:")
+# With this set, a director's own processes and those with its plugins run
+# under valgrind
+VALGRIND = os.environ.get("DIRECTOR_TEST_VALGRIND")
+VALGRIND_COMMAND = ["/usr/bin/valgrind", "-q", "--leak-check=full",
+                    "--show-leak-kinds=definite", "--num-callers=30"]
+VALGRIND_CONFIG = """
+default_vsz_limit = unlimited
+service director {
+  executable = %s
+  vsz_limit = unlimited
+}
+"""
+OUR_CODE = re.compile(r"director[-_a-z]*(?:plugin\.so|\.[ch]:\d+)|"
+                      r"/usr/lib/dovecot/director\b|"
+                      r"\((?:auth-relay|auth-line|journal|login-registry|"
+                      r"admin-[a-z]+|proxy-notify|server-list|user-table|"
+                      r"backend|session-lease|username-hash)[-a-z]*\.c:")
 # What stop() and reload() leave
 USUAL = (r"master: Warning: (?:Killed with signal 15 |"
          r"SIGHUP received - reloading configuration)")
@@ -112,7 +130,7 @@ LMTP_LINE = re.compile(r"\blmtp\(([^)]*)\).*saved mail to")
 
 def wait_for(condition, what, timeout=20):
     """Polls until condition() is true and returns what it gave."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * (10 if VALGRIND else 1)
     while True:
         result = condition()
         if result:
@@ -165,8 +183,7 @@ class Node:
     # What the log may always have
     usual = [USUAL, NO_DIRECTOR]
 
-    def __init__(self, folder, name, listen, config, relay=("127.0.0.1", 25),
-                 wrap=None):
+    def __init__(self, folder, name, listen, config, relay=("127.0.0.1", 25)):
         self.name = name
         self.dir = os.path.join(str(folder), name)
         self.addresses = listen.split()
@@ -273,13 +290,15 @@ class Node:
                 with open("/proc/%s/stat" % pid) as f:
                     stat = f.read()
                 with open("/proc/%s/cmdline" % pid, "rb") as f:
-                    argv = f.read().split(b"\0")
+                    argv = f.read().decode(errors="replace").split("\0")
             except OSError:
                 continue
             if int(stat.rsplit(")", 1)[1].split()[1]) != self.master.pid:
                 continue
-            names = {os.path.basename(arg.decode(errors="replace").split()[0])
-                     for arg in argv if arg.strip()}
+            # the first word of a title, or what valgrind runs
+            names = {os.path.basename(arg.split()[0]) for i, arg in
+                     enumerate(argv) if arg.strip() and
+                     (i == 0 or arg.startswith(LIBEXEC))}
             names.add(stat.split("(", 1)[1].rsplit(")", 1)[0])
             if process is None or process in names:
                 found.append(int(pid))
@@ -294,13 +313,17 @@ class Node:
     def doveadm(self, *args, check=True, **kwargs):
         kwargs.setdefault("timeout", 60)
         done = subprocess.run(
-            ["doveadm", "-c", self.config_path] + [str(arg) for arg in args],
+            self.wrapper() + ["doveadm", "-c", self.config_path] +
+            [str(arg) for arg in args],
             capture_output=True, text=True, **kwargs)
         if check and done.returncode != 0:
             raise AssertionError("doveadm %s: exit code %d\n%s%s" % (
                 " ".join(map(str, args)), done.returncode, done.stdout,
                 done.stderr))
         return done
+
+    def wrapper(self):
+        return []
 
     # Judging
 
@@ -313,6 +336,17 @@ class Node:
                 LOG_FAILURE.search(line) and not any(
                     re.search(pattern, line)
                     for pattern in self.usual + self.allowed)]
+
+    def valgrind_errors(self):
+        """What valgrind says of our own code, once everything has ended"""
+        found = []
+        folder = self.dir + "/valgrind"
+        for name in os.listdir(folder) if os.path.isdir(folder) else []:
+            with open(os.path.join(folder, name), errors="replace") as f:
+                # each error is a block that ends with an empty line
+                blocks = re.split(r"\n==\d+== *\n", f.read())
+            found += [block for block in blocks if OUR_CODE.search(block)]
+        return found
 
     def tail(self, count=40):
         lines = self.log.lines(True)
@@ -360,31 +394,33 @@ def went_to(backends, user, protocol=None, count=1):
 
 class Proxy(Node):
     """A proxy in front of backends, without a director unless the
-    configuration brings one. wrap goes before service programs, as in
-    {"director": "valgrind -q"}."""
+    configuration brings one."""
 
     def __init__(self, folder, name="proxy", listen="127.0.0.1 ::1",
                  passdb=PROXY_PASSDB, config="", restart_request_count=1,
-                 auth_socket="", wrap=None, **kwargs):
-        wrap = wrap or {}
+                 auth_socket="", **kwargs):
+        self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
         text = passdb + config
         for service in LOGIN_SERVICES:
-            program = service
-            if service in wrap:
-                program = "%s /usr/lib/dovecot/%s" % (wrap[service], service)
             text += """
 service %s {
   executable = %s
   restart_request_count = %s
 }
-""" % (service, (program + " " + auth_socket).strip(), restart_request_count)
-        if "director" in wrap:
-            text += """
-service director {
-  executable = %s /usr/lib/dovecot/director
-}
-""" % wrap["director"]
+""" % (service, " ".join(self.wrapper() + [self.program(service),
+                                           auth_socket]).strip(),
+                restart_request_count)
         super().__init__(folder, name, listen, text, **kwargs)
+
+    def program(self, service):
+        return LIBEXEC + service if VALGRIND else service
+
+    def wrapper(self):
+        """What goes before a program"""
+        if not VALGRIND:
+            return []
+        os.makedirs(self.valgrind_dir, exist_ok=True)
+        return VALGRIND_COMMAND + ["--log-file=%s/%%p" % self.valgrind_dir]
 
 
 class Director(Proxy):
@@ -394,6 +430,10 @@ class Director(Proxy):
 
     def __init__(self, folder, mail_servers, name="director", config="",
                  **kwargs):
+        if VALGRIND:
+            self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
+            config += VALGRIND_CONFIG % " ".join(self.wrapper() +
+                                                 [self.program("director")])
         super().__init__(
             folder, name, auth_socket="director", config=DIRECTOR_CONFIG.format(
                 mail_servers=mail_servers, doveadm_port=DOVEADM_PORT) + config,
