@@ -13,6 +13,11 @@
 #define LINK_MAX_INPUT_SIZE 4096
 /* Disconnect if the director doesn't read and more than this is buffered. */
 #define LINK_MAX_OUTPUT_SIZE (64*1024)
+/* UP and END wait for others this long, or until there is so much of them: each
+   write wakes the director up. (START doesn't wait: were this process stopped
+   meanwhile, the director would forget the answer.) */
+#define LINK_LATER_MSECS 100
+#define LINK_LATER_SIZE 4096
 /* Announce further sessions only while less than this is buffered. */
 #define LINK_ANNOUNCE_OUTPUT_SIZE (8*1024)
 
@@ -35,6 +40,10 @@ struct director_link {
 	char *protocol;
 	director_link_kick_t *kick;
 	struct director_sessions *sessions;
+
+	/* What is sent with the next START, or a little later by itself */
+	string_t *later;
+	struct timeout *to_later;
 
 	struct timeout *to_retry, *to_disconnect;
 	unsigned int retry_msecs;
@@ -117,8 +126,15 @@ static void link_connect(struct director_link *link)
 	link_retry_later(link);
 }
 
+static void link_later_drop(struct director_link *link)
+{
+	timeout_remove(&link->to_later);
+	str_truncate(link->later, 0);
+}
+
 static void link_disconnect(struct director_link *link)
 {
+	link_later_drop(link);
 	timeout_remove(&link->to_disconnect);
 	if (ioloop_time - link->conn.connect_finished.tv_sec >=
 	    LINK_STABLE_SECS)
@@ -163,18 +179,40 @@ static bool link_is_usable(struct director_link *link)
 	return !link->conn.disconnected && link->to_disconnect == NULL;
 }
 
-static void link_send(struct director_link *link, const string_t *str)
+static void link_later_send(struct director_link *link)
 {
 	struct ostream *output = link->conn.output;
 
-	if (o_stream_get_buffer_avail_size(output) < str_len(str)) {
+	timeout_remove(&link->to_later);
+	if (str_len(link->later) == 0)
+		return;
+	if (o_stream_get_buffer_avail_size(output) < str_len(link->later)) {
 		link_error(link, "Director doesn't read, disconnecting");
 		link_disconnect_later(link);
-		return;
+	} else {
+		/* If this fails the director has closed its end, which is the
+		   input's matter, too. */
+		o_stream_nsend(output, str_data(link->later),
+			       str_len(link->later));
 	}
-	/* If this fails the director has closed its end, which is the input's
-	   matter, too. */
-	o_stream_nsend(output, str_data(str), str_len(str));
+	str_truncate(link->later, 0);
+}
+
+static void link_send(struct director_link *link, const string_t *str)
+{
+	str_append_str(link->later, str);
+	link_later_send(link);
+}
+
+static void link_send_later(struct director_link *link, const string_t *str)
+{
+	str_append_str(link->later, str);
+	if (str_len(link->later) >= LINK_LATER_SIZE)
+		link_later_send(link);
+	else if (link->to_later == NULL) {
+		link->to_later = timeout_add_short(LINK_LATER_MSECS,
+						   link_later_send, link);
+	}
 }
 
 /* Goes on when the director has read some of it. first: what to send before */
@@ -241,6 +279,9 @@ link_cmd_kick(struct director_link *link, const char *const *args)
 	while ((session = director_sessions_find(link->sessions, hash,
 				args[1] == NULL ? NULL : &except_ip)) != NULL)
 		link->kick(session, "Kicked by director");
+	/* a move waits for them */
+	if (link_is_usable(link))
+		link_later_send(link);
 	return 1;
 }
 
@@ -274,6 +315,7 @@ director_link_init(const char *socket_path, const char *protocol,
 
 	link = i_new(struct director_link, 1);
 	link->protocol = i_strdup(protocol);
+	link->later = str_new(default_pool, 256);
 	link->kick = kick;
 	link->retry_msecs = LINK_RETRY_MIN_MSECS;
 	link->sessions = director_sessions_init();
@@ -287,11 +329,15 @@ void director_link_deinit(struct director_link **_link)
 	struct director_link *link = *_link;
 
 	*_link = NULL;
+	if (link_is_usable(link))
+		link_later_send(link);
+	timeout_remove(&link->to_later);
 	timeout_remove(&link->to_retry);
 	timeout_remove(&link->to_disconnect);
 	connection_deinit(&link->conn);
 	connection_list_deinit(&link->conns);
 	director_sessions_deinit(&link->sessions);
+	str_free(&link->later);
 	i_free(link->protocol);
 	i_free(link);
 }
@@ -333,7 +379,7 @@ void director_link_up(struct director_link *link,
 		string_t *str = t_str_new(128);
 
 		director_session_append_up(session, redirected, str);
-		link_send(link, str);
+		link_send_later(link, str);
 	} T_END;
 }
 
@@ -349,7 +395,7 @@ void director_link_end(struct director_link *link,
 		string_t *str = t_str_new(512);
 
 		director_session_append_end(session, reason, str);
-		link_send(link, str);
+		link_send_later(link, str);
 	} T_END;
 	director_session_remove(link->sessions, _session);
 }

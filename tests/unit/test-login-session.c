@@ -295,7 +295,11 @@ static void test_lifecycle(void **state ATTR_UNUSED)
 	assert_null(client.session);
 	director_link_end(director, &client.session, "again");
 	director_link_end(director, &other.session, long_user);
+	/* these wait for company */
 	read_all();
+	assert_int_equal(count_text("UP\t"), 0);
+	assert_int_equal(count_text("END\t"), 0);
+	expect("END\ta2\tuuu");
 	assert_non_null(strstr(str_c(received),
 			       "UP\ta1\nUP\ta2\t192.0.2.1\n"
 			       "END\ta1\ta\001tb\001nc\nEND\ta2\tuuu"));
@@ -303,6 +307,19 @@ static void test_lifecycle(void **state ATTR_UNUSED)
 
 	/* the token is free again */
 	assert_non_null(start(&client, "a1", 7, &ip1, "user"));
+
+	/* a START takes along what waits, and in order */
+	director_link_end(director, &client.session, "third");
+	assert_non_null(start(&other, "a3", 7, &ip1, "user"));
+	read_all();
+	assert_non_null(strstr(str_c(received), "END\ta1\tthird\nSTART\ta3\t"));
+
+	/* nothing is lost when the process ends */
+	director_link_end(director, &other.session, "fourth");
+	director_link_deinit(&director);
+	read_all();
+	assert_non_null(strstr(str_c(received), "END\ta3\tfourth\n"));
+	director = director_link_init(SOCKET_PATH, "imap", test_kick);
 }
 
 static void test_kick_sessions(void **state ATTR_UNUSED)
