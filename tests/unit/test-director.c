@@ -278,8 +278,13 @@ static void test_retry_order(void **state ATTR_UNUSED)
 	lookup_many(lookups);
 	assert_int_equal(test_host_set("10.0.0.1", NULL, 100),
 			 DIRECTOR_HOST_OK);
-	for (; director_run(director, &now); slices++)
+	for (; director_run(director, &now); slices++) {
 		assert_true(test_done_count <= slices * 200);
+		/* for whoever asks instead of remembering */
+		assert_true(director_lookups_waiting(director) == 0 ||
+			    director_next_deadline(director, &now) ==
+			    now.msecs);
+	}
 	assert_true(slices >= MANY / 200);
 	for (i = 0; i < MANY; i++) {
 		assert_int_equal(lookups[i]->state, 1);
