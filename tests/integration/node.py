@@ -103,7 +103,8 @@ LOG_FAILURE = re.compile(
 # under valgrind
 VALGRIND = os.environ.get("DIRECTOR_TEST_VALGRIND")
 VALGRIND_COMMAND = ["/usr/bin/valgrind", "-q", "--leak-check=full",
-                    "--show-leak-kinds=definite", "--num-callers=30"]
+                    "--show-leak-kinds=definite", "--num-callers=30",
+                    "--keep-debuginfo=yes"]
 VALGRIND_CONFIG = """
 default_vsz_limit = unlimited
 service director {
@@ -113,7 +114,7 @@ service director {
 """
 OUR_CODE = re.compile(r"director[-_a-z]*(?:plugin\.so|\.[ch]:\d+)|"
                       r"/usr/lib/dovecot/director\b|"
-                      r"\((?:auth-relay|auth-line|journal|login-registry|"
+                      r"\((?:main|auth-relay|auth-line|journal|login-registry|"
                       r"admin-[a-z]+|proxy-notify|server-list|user-table|"
                       r"backend|session-lease|username-hash)[-a-z]*\.c:")
 # What stop() and reload() leave
