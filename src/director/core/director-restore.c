@@ -6,6 +6,19 @@
 #include "director-admin-protocol.h"
 #include "director-private.h"
 
+/* No slot is left until the dead ones are swept; nobody waits yet. */
+static void restore_sweep(struct director *director)
+{
+	while (user_table_sweep(director->users, UINT_MAX)) ;
+}
+
+static struct backend *
+restore_add(struct director *director, const struct director_record *record)
+{
+	return backend_add(director->backends, &record->ip, record->hostname,
+			   record->tag, record->vhosts);
+}
+
 static void
 restore_host(struct director *director, const struct director_record *record)
 {
@@ -14,10 +27,11 @@ restore_host(struct director *director, const struct director_record *record)
 
 	if (backend != NULL && strcmp(backend->tag, record->tag) != 0)
 		backend_remove(director->backends, &backend);
+	if (backend == NULL)
+		backend = restore_add(director, record);
 	if (backend == NULL) {
-		backend = backend_add(director->backends, &record->ip,
-				      record->hostname, record->tag,
-				      record->vhosts);
+		restore_sweep(director);
+		backend = restore_add(director, record);
 		if (backend == NULL)
 			return;
 	}
@@ -35,8 +49,7 @@ restore_flush(struct director *director, const struct director_record *record)
 
 	if (backend == NULL || backend_flush(director->backends, backend))
 		return;
-	/* No slot is left until the dead ones are swept; nobody waits yet. */
-	while (user_table_sweep(director->users, UINT_MAX)) ;
+	restore_sweep(director);
 	(void)backend_flush(director->backends, backend);
 }
 
