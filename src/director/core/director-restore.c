@@ -218,11 +218,12 @@ void director_configure(struct director *director,
 	struct backends *old = director->initial, *new_list = backends_init();
 	struct backends *previous = backends_copy(director->backends);
 	struct backend *const *old_list;
-	unsigned int i, old_count;
+	unsigned int i, old_count, count_before;
 	bool changed = FALSE, first;
 
 	old_list = backends_sorted(old, &old_count);
-	first = old_count == 0;
+	(void)backends_sorted(director->backends, &count_before);
+	first = old_count == 0 && count_before == 0;
 	for (i = 0; i < count; i++) {
 		if (backend_lookup(new_list, &configured[i].ip) == NULL) {
 			(void)backend_add(new_list, &configured[i].ip,
@@ -245,7 +246,7 @@ void director_configure(struct director *director,
 	}
 	backends_deinit(&director->initial);
 	director->initial = new_list;
-	if (changed && !first && !all_restored &&
+	if (changed && !first && !all_restored && director->previous == NULL &&
 	    now->msecs < director->started_msecs + DIRECTOR_START_GRACE_MSECS)
 		director->previous = previous;
 	else
