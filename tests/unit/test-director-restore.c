@@ -1,0 +1,621 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What was recorded comes back, and a changed director_mail_servers is
+   applied to it. */
+
+#include "test-director.h"
+
+static void restore(struct director_record record)
+{
+	if (record.tag == NULL)
+		record.tag = "";
+	director_restore(director, &record, &now);
+}
+
+#define RESTORE(_type, ...) \
+	restore((struct director_record) \
+		{ .type = DIRECTOR_RECORD_##_type, __VA_ARGS__ })
+
+static struct backend *get(const char *ip)
+{
+	return backend_lookup(director_backends(director), ip_of(ip));
+}
+
+static void restore_host(const char *ip, const char *tag)
+{
+	RESTORE(HOST, .ip = *ip_of(ip), .tag = tag, .vhosts = 100);
+}
+
+static void restore_config(const char *ip, const char *tag)
+{
+	RESTORE(CONFIG, .ip = *ip_of(ip), .tag = tag);
+}
+
+static void restore_user_at(const char *name, const char *ip, time_t timestamp)
+{
+	RESTORE(USER, .hash = test_hash(name), .ip = *ip_of(ip),
+		.timestamp = timestamp);
+}
+
+static void restore_user(const char *name, const char *ip)
+{
+	restore_user_at(name, ip, now.wall);
+}
+
+/* Where the user is known to be, "none" if he isn't */
+static const char *known(const char *name, const char *tag)
+{
+	user_idx_t idx = test_user(name, tag);
+
+	return idx == USER_IDX_NONE ? "none" : net_ip2addr(
+		&backend_by_slot(director_backends(director),
+			user_table_slot(director_users(director), idx))->ip);
+}
+
+/* Neither of two backends, where hashing doesn't put him */
+static const char *off_hash(const char *name)
+{
+	return strcmp(hashed(name), "10.0.0.1") == 0 ? "10.0.0.2" : "10.0.0.1";
+}
+
+static void test_hosts(void **state ATTR_UNUSED)
+{
+	struct backend *backend;
+
+	RESTORE(HOST, .ip = *ip_of("10.0.0.1"), .tag = "t", .vhosts = 7,
+		.hostname = "name", .down = TRUE, .timestamp = 123);
+	backend = get("10.0.0.1");
+	assert_non_null(backend);
+	assert_string_equal(backend->tag, "t");
+	assert_string_equal(backend->hostname, "name");
+	assert_int_equal(backend->vhosts, 7);
+	assert_true(backend->down);
+	assert_int_equal(backend->last_updown_change, 123);
+
+	/* as it was later: the last one counts */
+	RESTORE(HOST, .ip = *ip_of("10.0.0.1"), .tag = "t", .vhosts = 0,
+		.hostname = "name", .timestamp = 456);
+	backend = get("10.0.0.1");
+	assert_int_equal(backend->vhosts, 0);
+	assert_false(backend->down);
+	assert_int_equal(backend->last_updown_change, 456);
+	/* the time is kept even if it didn't change */
+	RESTORE(HOST, .ip = *ip_of("10.0.0.1"), .tag = "t", .vhosts = 5,
+		.timestamp = 789);
+	assert_int_equal(get("10.0.0.1")->last_updown_change, 789);
+	assert_int_equal(get("10.0.0.1")->vhosts, 5);
+
+	RESTORE(HOST_REMOVE, .ip = *ip_of("10.0.0.1"));
+	assert_null(get("10.0.0.1"));
+	/* what isn't there */
+	RESTORE(HOST_REMOVE, .ip = *ip_of("10.0.0.1"));
+	RESTORE(HOST_FLUSH, .ip = *ip_of("10.0.0.1"));
+	RESTORE(USER_FORGET, .hash = 1, .tag = "nosuch");
+	RESTORE(USER_FORGET, .hash = 1, .tag = "t");
+	RESTORE(USER, .hash = 1, .ip = *ip_of("10.0.0.1"),
+		.timestamp = now.wall);
+	assert_int_equal(user_table_count(director_users(director)), 0);
+	/* nothing of all this is recorded or told */
+	assert_int_equal(array_count(&test_records), 0);
+	test_assert_not_logged();
+	assert_int_equal(director_last_change(director), 0);
+}
+
+static void test_users(void **state ATTR_UNUSED)
+{
+	restore_host("10.0.0.1", "");
+	restore_host("10.0.0.2", "");
+	restore_host("10.0.0.3", "t");
+	restore_user("jane", "10.0.0.1");
+	restore_user("jane", "10.0.0.3");
+	assert_string_equal(known("jane", ""), "10.0.0.1");
+	assert_string_equal(known("jane", "t"), "10.0.0.3");
+	restore_user("jane", "10.0.0.2");
+	assert_string_equal(known("jane", ""), "10.0.0.2");
+	assert_int_equal(user_table_count(director_users(director)), 2);
+	assert_int_equal(backend_users(director_backends(director),
+				       get("10.0.0.1")), 0);
+
+	/* only what has not expired, and nothing from the future */
+	restore_user_at("old", "10.0.0.1", now.wall - TEST_EXPIRE);
+	assert_string_equal(known("old", ""), "none");
+	restore_user_at("nearly", "10.0.0.1", now.wall - TEST_EXPIRE + 1);
+	assert_string_equal(known("nearly", ""), "10.0.0.1");
+	restore_user_at("future", "10.0.0.1", now.wall + 10000);
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("future", "")),
+			 now.wall);
+	restore_user_at("future", "10.0.0.1", now.wall + 20000);
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("future", "")),
+			 now.wall);
+
+	RESTORE(USER_FORGET, .hash = test_hash("jane"), .tag = "t");
+	assert_string_equal(known("jane", "t"), "none");
+	assert_string_equal(known("jane", ""), "10.0.0.2");
+	RESTORE(HOST_FLUSH, .ip = *ip_of("10.0.0.1"));
+	assert_string_equal(known("nearly", ""), "none");
+	assert_string_equal(known("jane", ""), "10.0.0.2");
+	RESTORE(HOST_REMOVE, .ip = *ip_of("10.0.0.2"));
+	assert_string_equal(known("jane", ""), "none");
+	/* and are not there again with their backend */
+	restore_host("10.0.0.2", "");
+	assert_string_equal(known("jane", ""), "none");
+	restore_user("samik", "10.0.0.1");
+	restore_host("10.0.0.1", "t");
+	assert_string_equal(get("10.0.0.1")->tag, "t");
+	assert_string_equal(known("samik", ""), "none");
+	assert_string_equal(known("samik", "t"), "none");
+	assert_int_equal(array_count(&test_records), 0);
+}
+
+/* He is in the journal: neither the walk nor a lookup adds him again, and his
+   end is added. */
+static void test_users_are_recorded(void **state ATTR_UNUSED)
+{
+	restore_config("10.0.0.1", "");
+	restore_config("10.0.0.2", "");
+	restore_host("10.0.0.1", "");
+	restore_host("10.0.0.2", "");
+	restore_user("jane", off_hash("jane"));
+	restore_user("jane", off_hash("jane"));
+	test_configure("10.0.0.1 10.0.0.2");
+	test_run();
+	assert_string_equal(where("jane"), off_hash("jane"));
+	assert_int_equal(array_count(&test_records), 0);
+	test_pass((TEST_EXPIRE + 2) * 1000);
+	assert_int_equal(array_count(&test_records), 1);
+	assert_int_equal(test_record_at(0)->type, DIRECTOR_RECORD_USER_FORGET);
+	assert_int_equal(test_record_at(0)->hash, test_hash("jane"));
+	assert_string_equal(test_record_at(0)->tag, "");
+}
+
+/* So many flushes that no slot would be left */
+static void test_many_flushes(void **state ATTR_UNUSED)
+{
+	restore_host("10.0.0.1", "");
+	for (unsigned int i = 0; i < 2 * BACKEND_SLOT_MAX; i++) T_BEGIN {
+		restore_user(t_strdup_printf("%u", i), "10.0.0.1");
+		RESTORE(HOST_FLUSH, .ip = *ip_of("10.0.0.1"));
+	} T_END;
+	assert_int_equal(user_table_count(director_users(director)), 0);
+	for (unsigned int i = 0; i < 2 * BACKEND_SLOT_MAX; i++) T_BEGIN {
+		restore_user(t_strdup_printf("%u", i), "10.0.0.1");
+		RESTORE(HOST_REMOVE, .ip = *ip_of("10.0.0.1"));
+		restore_host("10.0.0.1", "");
+	} T_END;
+	assert_non_null(get("10.0.0.1"));
+	assert_int_equal(user_table_count(director_users(director)), 0);
+}
+
+static void test_restored_user(void **state ATTR_UNUSED)
+{
+	test_configure("10.0.0.1 10.0.0.2 10.0.0.3@t");
+	director_restore_user(director, test_hash("jane"),
+			      get(off_hash("jane")), now.wall - 10, &now);
+	assert_string_equal(known("jane", ""), off_hash("jane"));
+	assert_string_equal(known("jane", "t"), "none");
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("jane", "")),
+			 now.wall - 10);
+	/* who is known stays as he is */
+	director_restore_user(director, test_hash("jane"), get(hashed("jane")),
+			      now.wall, &now);
+	assert_string_equal(known("jane", ""), off_hash("jane"));
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("jane", "")),
+			 now.wall - 10);
+	director_restore_user(director, test_hash("jane"), get("10.0.0.3"),
+			      now.wall + 5, &now);
+	assert_string_equal(known("jane", "t"), "10.0.0.3");
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("jane", "t")),
+			 now.wall);
+	director_restore_user(director, test_hash("old"), get("10.0.0.1"),
+			      now.wall - TEST_EXPIRE, &now);
+	assert_string_equal(known("old", ""), "none");
+	/* this isn't in the journal yet */
+	test_run();
+	assert_int_equal(array_count(&test_records), 1);
+	assert_int_equal(test_record_at(0)->type, DIRECTOR_RECORD_USER);
+	assert_int_equal(test_record_at(0)->hash, test_hash("jane"));
+	assert_true(net_ip_compare(&test_record_at(0)->ip,
+				   ip_of(off_hash("jane"))));
+}
+
+/* -- The dump -- */
+
+static void dump_record(void *context ATTR_UNUSED,
+			const struct director_record *record)
+{
+	test_record(&now, record);
+}
+
+static void dump(void)
+{
+	uint32_t pos = 0;
+
+	while (director_dump(director, &pos, 7, &now, dump_record,
+			     (void *)NULL)) ;
+}
+
+static void test_dump(void **state ATTR_UNUSED)
+{
+	static const enum director_record_type expected[] = {
+		DIRECTOR_RECORD_CONFIG, DIRECTOR_RECORD_CONFIG,
+		DIRECTOR_RECORD_HOST, DIRECTOR_RECORD_HOST,
+		DIRECTOR_RECORD_HOST, DIRECTOR_RECORD_USER,
+	};
+	const struct director_record *record;
+
+	test_configure("fd00::1 name/10.0.0.1@t");
+	assert_int_equal(test_host_set("10.0.0.2", "t", 5), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_down("fd00::1", TRUE), DIRECTOR_HOST_OK);
+	(void)where_tag("jane", "t");
+	assert_int_equal(test_host_set(known("jane", "t"), "t", 0),
+			 DIRECTOR_HOST_OK);
+	test_run();
+	array_clear(&test_records);
+	dump();
+	assert_int_equal(array_count(&test_records), N_ELEMENTS(expected));
+	for (unsigned int i = 0; i < N_ELEMENTS(expected); i++)
+		assert_int_equal(test_record_at(i)->type, expected[i]);
+	record = test_record_at(0);
+	assert_true(net_ip_compare(&record->ip, ip_of("10.0.0.1")));
+	assert_string_equal(record->tag, "t");
+	assert_string_equal(record->hostname, "name");
+	record = test_record_at(1);
+	assert_true(net_ip_compare(&record->ip, ip_of("fd00::1")));
+	assert_null(record->hostname);
+	record = test_record_at(3);
+	assert_true(net_ip_compare(&record->ip, ip_of("10.0.0.2")));
+	assert_int_equal(record->vhosts, strcmp(known("jane", "t"),
+						"10.0.0.2") == 0 ? 0 : 5);
+	record = test_record_at(4);
+	assert_true(net_ip_compare(&record->ip, ip_of("fd00::1")));
+	assert_true(record->down);
+	assert_int_equal(record->timestamp, now.wall);
+	assert_string_equal(record->tag, "");
+	record = test_record_at(5);
+	assert_string_equal(net_ip2addr(&record->ip), known("jane", "t"));
+	assert_int_equal(record->hash, test_hash("jane"));
+	assert_int_equal(record->timestamp, now.wall);
+}
+
+/* As long as the dump isn't complete, what was recorded before has to hold, and
+   after that the dump: so each change of a user is in both. */
+static void test_dump_and_journal(void **state ATTR_UNUSED)
+{
+	const char *name = "jane", *old;
+	uint32_t pos = 0;
+
+	test_configure("10.0.0.1 10.0.0.2");
+	old = where(name);
+	assert_int_equal(test_host_down(old, TRUE), DIRECTOR_HOST_OK);
+	array_clear(&test_records);
+	/* not walked yet */
+	test_on_record = NULL;
+	while (director_dump(director, &pos, 7, &now, dump_record,
+			     (void *)NULL)) ;
+	unsigned int users = 0;
+	const struct director_record *record;
+	array_foreach(&test_records, record) {
+		if (record->type == DIRECTOR_RECORD_USER)
+			users++;
+	}
+	/* by record(), as both go to the same list here */
+	assert_true(users > 0);
+	array_clear(&test_records);
+	test_run();
+	assert_int_equal(array_count(&test_records), 0);
+
+	/* hashing finds him again: the dump doesn't name him, and the record of
+	   before is taken back */
+	assert_int_equal(test_host_down(old, FALSE), DIRECTOR_HOST_OK);
+	test_run();
+	array_clear(&test_records);
+	dump();
+	record = test_record_at(array_count(&test_records) - 1);
+	assert_int_equal(record->type, DIRECTOR_RECORD_USER_FORGET);
+	assert_int_equal(record->hash, test_hash(name));
+	array_clear(&test_records);
+	/* and he is recorded again when needed */
+	assert_int_equal(test_host_down(old, TRUE), DIRECTOR_HOST_OK);
+	array_clear(&test_records);
+	test_run();
+	assert_int_equal(array_count(&test_records), 1);
+	assert_int_equal(test_record_at(0)->type, DIRECTOR_RECORD_USER);
+}
+
+/* -- The setting -- */
+
+static void test_first_configure(void **state ATTR_UNUSED)
+{
+	test_configure("a/10.0.0.1 10.0.0.2@t fd00::1");
+	test_assert_not_logged();
+	/* recorded as a whole, by a dump */
+	assert_int_equal(array_count(&test_records), 0);
+	assert_string_equal(get("10.0.0.1")->hostname, "a");
+	assert_int_equal(get("10.0.0.1")->vhosts, 100);
+	assert_string_equal(get("10.0.0.2")->tag, "t");
+	assert_non_null(get("fd00::1"));
+	assert_string_equal(net_ip2addr(&director_initial_backend(director,
+					"t", 1)->ip), "10.0.0.2");
+	assert_null(director_initial_backend(director, "x", 1));
+	/* who waits for a backend is answered */
+	assert_int_equal(director_last_change(director), 1);
+}
+
+/* What was recorded of the setting and of the backends */
+static void restore_as_configured(const char *list)
+{
+	const char *const *entry = t_strsplit_spaces(list, " ");
+	const char *tag;
+
+	for (; *entry != NULL; entry++) {
+		tag = strchr(*entry, '@');
+		tag = tag == NULL ? "" : tag + 1;
+		restore_config(t_strcut(*entry, '@'), tag);
+		restore_host(t_strcut(*entry, '@'), tag);
+	}
+}
+
+static void test_setting_added(void **state ATTR_UNUSED)
+{
+	restore_as_configured("10.0.0.1");
+	test_configure("10.0.0.1 10.0.0.2@t name/10.0.0.3");
+	assert_non_null(strstr(str_c(test_logs), "I director_mail_servers "
+			       "changed: Host 10.0.0.3 added\n"));
+	test_assert_logged("I director_mail_servers changed: Host 10.0.0.2 "
+			   "added");
+	assert_string_equal(get("10.0.0.2")->tag, "t");
+	assert_string_equal(get("10.0.0.3")->hostname, "name");
+	assert_int_equal(get("10.0.0.3")->vhosts, 100);
+	/* the next time it's nothing new */
+	test_configure("10.0.0.1 10.0.0.2@t name/10.0.0.3");
+	test_assert_not_logged();
+}
+
+static void test_setting_removed(void **state ATTR_UNUSED)
+{
+	restore_as_configured("10.0.0.1 10.0.0.2 10.0.0.3@t");
+	/* added at run time */
+	restore_host("10.0.0.9", "");
+	restore_user("jane", "10.0.0.2");
+	test_configure("10.0.0.1");
+	assert_non_null(strstr(str_c(test_logs), "I director_mail_servers "
+			       "changed: Host 10.0.0.3 removed\n"));
+	test_assert_logged("I director_mail_servers changed: Host 10.0.0.2 "
+			   "removed");
+	assert_null(get("10.0.0.2"));
+	assert_null(get("10.0.0.3"));
+	assert_non_null(get("10.0.0.1"));
+	assert_non_null(get("10.0.0.9"));
+	assert_int_equal(user_table_count(director_users(director)), 0);
+
+	/* all of it */
+	test_configure("");
+	test_assert_logged("I director_mail_servers changed: Host 10.0.0.1 "
+			   "removed");
+	assert_non_null(get("10.0.0.9"));
+}
+
+static void test_setting_tag_changed(void **state ATTR_UNUSED)
+{
+	restore_as_configured("10.0.0.1 10.0.0.2@t");
+	restore_user("jane", "10.0.0.1");
+	test_configure("10.0.0.1@t 10.0.0.2");
+	assert_string_equal(get("10.0.0.1")->tag, "t");
+	assert_string_equal(get("10.0.0.2")->tag, "");
+	assert_string_equal(known("jane", ""), "none");
+	assert_string_equal(known("jane", "t"), "none");
+	assert_non_null(strstr(str_c(test_logs), "I director_mail_servers "
+			       "changed: Host 10.0.0.1 removed\n"));
+	test_assert_logged("I director_mail_servers changed: Host 10.0.0.1 "
+			   "added");
+}
+
+static void test_setting_name_changed(void **state ATTR_UNUSED)
+{
+	restore_as_configured("10.0.0.1 10.0.0.2");
+	restore_user("jane", "10.0.0.1");
+	test_configure("new/10.0.0.1 10.0.0.2");
+	assert_string_equal(get("10.0.0.1")->hostname, "new");
+	assert_string_equal(known("jane", ""), "10.0.0.1");
+	test_configure("10.0.0.1 10.0.0.2");
+	assert_null(get("10.0.0.1")->hostname);
+	test_assert_not_logged();
+}
+
+/* What was changed at run time stays, whatever else changes. */
+static void test_runtime_changes(void **state ATTR_UNUSED)
+{
+	restore_config("10.0.0.1", "");
+	restore_config("10.0.0.2", "");
+	restore_config("10.0.0.3", "");
+	restore_config("10.0.0.4", "");
+	RESTORE(HOST, .ip = *ip_of("10.0.0.1"), .vhosts = 7, .down = TRUE,
+		.timestamp = 123);
+	/* .2 was removed, .3 has another tag since, .9 was added */
+	restore_host("10.0.0.3", "t");
+	restore_host("10.0.0.4", "");
+	restore_host("10.0.0.9", "t");
+	for (unsigned int i = 0; i < 3; i++) {
+		test_configure(i == 0 ?
+			"10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4" :
+			"10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.5");
+		assert_int_equal(get("10.0.0.1")->vhosts, 7);
+		assert_true(get("10.0.0.1")->down);
+		assert_int_equal(get("10.0.0.1")->last_updown_change, 123);
+		assert_null(get("10.0.0.2"));
+		assert_string_equal(get("10.0.0.3")->tag, "t");
+		assert_string_equal(get("10.0.0.9")->tag, "t");
+		assert_int_equal(get("10.0.0.4") == NULL, i > 0);
+		assert_int_equal(get("10.0.0.5") != NULL, i > 0);
+	}
+	/* out of the setting, and in again */
+	test_configure("10.0.0.1 10.0.0.3");
+	/* the tag isn't the setting's */
+	assert_string_equal(get("10.0.0.3")->tag, "t");
+	test_configure("10.0.0.1 10.0.0.2 10.0.0.3");
+	assert_non_null(get("10.0.0.2"));
+	/* another tag in the setting is a wish of its own */
+	test_configure("10.0.0.1 10.0.0.2@x");
+	assert_string_equal(get("10.0.0.2")->tag, "x");
+	assert_string_equal(get("10.0.0.3")->tag, "t");
+}
+
+/* -- Users whom a changed setting would move wait for the sessions. -- */
+
+static void test_grace(void **state ATTR_UNUSED)
+{
+	struct login_process *process =
+		login_process_ref(director_leases(director), 1);
+	const struct session_token token = { .instance = 99, .seq = 1 };
+	struct test_lookup *moved[100], *lookup;
+	unsigned int i, count = 0, stay = 0;
+	struct session_lease *lease;
+	const char *error, *old_ip = NULL;
+
+	restore_as_configured("10.0.0.1 10.0.0.2");
+	restore_user("known", "10.0.0.1");
+	test_configure("10.0.0.1 10.0.0.2 10.0.0.3");
+	test_run();
+	test_set_time(now.msecs + 1);
+	for (i = 0; i < 100; i++) {
+		lookup = test_lookup(t_strdup_printf("u%u", i));
+		if (strcmp(hashed(lookup->username), "10.0.0.3") == 0) {
+			assert_int_equal(lookup->state, 0);
+			moved[count++] = lookup;
+		} else {
+			assert_int_equal(lookup->state, 1);
+			stay++;
+		}
+	}
+	assert_true(count >= 10 && stay >= 10);
+	assert_string_equal(where("known"), "10.0.0.1");
+
+	/* one of them has a session; another one says so of its user before he
+	   logs in again */
+	lease = director_session_start(director, process, process, &token,
+				       moved[0]->lookup.hash,
+				       ip_of("10.0.0.1"), 1, &now, &error);
+	assert_non_null(lease);
+	old_ip = "10.0.0.1";
+	assert_string_equal(where(moved[0]->username), old_ip);
+
+	/* a change of backends doesn't end it */
+	assert_int_equal(test_host_set("10.0.0.4", "t", 100),
+			 DIRECTOR_HOST_OK);
+	assert_true(director_next_deadline(director, &now) <=
+		    TEST_MSECS + 3000);
+	test_pass(2998);
+	for (i = 1; i < count; i++)
+		assert_int_equal(moved[i]->state, 0);
+	test_pass(1);
+	assert_true(now.msecs == TEST_MSECS + 3000);
+	assert_string_equal(moved[0]->ip, old_ip);
+	for (i = 1; i < count; i++) {
+		assert_int_equal(moved[i]->state, 1);
+		assert_string_equal(moved[i]->ip, "10.0.0.3");
+		assert_true(moved[i]->done_msecs == now.msecs);
+	}
+	assert_string_equal(where("known"), "10.0.0.1");
+	director_session_end(director, &lease, &now);
+	login_process_unref(director_leases(director), &process);
+}
+
+/* The wait is one like any other. */
+static void test_grace_timeout_text(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup = NULL;
+
+	restore_as_configured("10.0.0.1");
+	test_configure("10.0.0.2");
+	lookup = test_lookup("jane");
+	assert_int_equal(lookup->state, 0);
+	assert_string_equal(lookup->lookup.wait_reason, "director starting");
+	/* nowhere to go when the grace is over */
+	assert_int_equal(test_host_down("10.0.0.2", TRUE), DIRECTOR_HOST_OK);
+	test_pass(3000);
+	assert_int_equal(lookup->state, 0);
+	assert_string_equal(lookup->lookup.wait_reason, "no hosts");
+	test_pass(27000);
+	assert_int_equal(lookup->state, -1);
+}
+
+static void assert_no_grace(const char *before, const char *after,
+			    bool all_restored)
+{
+	director_deinit(&director);
+	test_director_init();
+	if (before != NULL)
+		restore_as_configured(before);
+	test_configure_restored(after, all_restored);
+	for (unsigned int i = 0; i < 100; i++) T_BEGIN {
+		const char *name = t_strdup_printf("u%u", i);
+
+		assert_string_equal(where(name), hashed(name));
+	} T_END;
+}
+
+static void test_no_grace(void **state ATTR_UNUSED)
+{
+	/* the first start, no change, only another name */
+	assert_no_grace(NULL, "10.0.0.1 10.0.0.2", FALSE);
+	assert_no_grace("10.0.0.1 10.0.0.2", "10.0.0.2 10.0.0.1", FALSE);
+	assert_no_grace("10.0.0.1 10.0.0.2", "a/10.0.0.1 b/10.0.0.2", FALSE);
+	/* nobody was there before */
+	assert_no_grace("10.0.0.1@t", "10.0.0.1@t 10.0.0.2", FALSE);
+	/* all are known */
+	assert_no_grace("10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.3", TRUE);
+	/* it is over */
+	director_deinit(&director);
+	test_director_init();
+	restore_as_configured("10.0.0.1");
+	test_set_time(now.msecs + 3000);
+	test_configure("10.0.0.2");
+	assert_string_equal(where("jane"), "10.0.0.2");
+}
+
+/* All backends were added at run time, and now the setting names some: no
+   first start. */
+static void test_grace_of_first_setting(void **state ATTR_UNUSED)
+{
+	restore_host("10.0.0.1", "");
+	test_configure("10.0.0.2");
+	test_assert_logged("I director_mail_servers changed: Host 10.0.0.2 "
+			   "added");
+	for (unsigned int i = 0; i < 100; i++) T_BEGIN {
+		const char *name = t_strdup_printf("u%u", i);
+
+		assert_string_equal(where(name),
+			strcmp(hashed(name), "10.0.0.1") == 0 ?
+			"10.0.0.1" : "wait");
+	} T_END;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		director_test(test_hosts),
+		director_test(test_users),
+		director_test(test_users_are_recorded),
+		director_test(test_many_flushes),
+		director_test(test_restored_user),
+		director_test(test_dump),
+		director_test(test_dump_and_journal),
+		director_test(test_first_configure),
+		director_test(test_setting_added),
+		director_test(test_setting_removed),
+		director_test(test_setting_tag_changed),
+		director_test(test_setting_name_changed),
+		director_test(test_runtime_changes),
+		director_test(test_grace),
+		director_test(test_grace_timeout_text),
+		director_test(test_no_grace),
+		director_test(test_grace_of_first_setting),
+	};
+
+	return run_test_cases(tests);
+}
