@@ -119,7 +119,9 @@ OUR_CODE = re.compile(r"director[-_a-z]*(?:plugin\.so|\.[ch]:\d+)|"
                       r"backend|session-lease|username-hash)[-a-z]*\.c:")
 # What stop() and reload() leave
 USUAL = (r"master: Warning: (?:Killed with signal 15 |"
-         r"SIGHUP received - reloading configuration)")
+         r"SIGHUP received - reloading configuration)|"
+         # a machine that is busy, or was asleep
+         r"Warning: Time moved ")
 # The package is installed for all nodes here, also for those without backends
 NO_DIRECTOR = "director: Warning: There are no backends: "
 # 2.4.1 says "Login:", 2.4.5 "Logged in:"

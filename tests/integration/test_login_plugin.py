@@ -165,7 +165,7 @@ def test_login_process_is_stopped_too_long(nodes, backends, mode):
         over = time.monotonic() + 5.1
         wait_for(lambda: time.monotonic() > over, "the deadline")
     assert client.reply().startswith("NO [UNAVAILABLE]")
-    assert len(director.log.find("Error: .*Director's answer came too late")
+    assert len(director.log.wait("Error: .*Director's answer came too late")
                ) == 1
     assert not backends[0].visits("late")
     assert client.command("LOGIN late secret").startswith("OK")
@@ -402,9 +402,14 @@ def test_kick_is_exact(fake):
 
 
 @pytest.mark.parametrize("max_disconnect_delay", [0, 60])
-def test_kick_client_that_does_not_read(fake, max_disconnect_delay):
+def test_kick_client_that_does_not_read(fake, backends, max_disconnect_delay):
     """Nothing of the session remains, although the proxy waits for the client
     to take what the backend has sent."""
+    for node in backends:
+        # Dovecot's own imap may fail an assertion when its client is gone
+        # while it sends a large mail
+        node.allow(r"imap\(jane\).*(Panic|Raw backtrace)",
+                   r"imap\(jane\).*killed with signal 6")
     director = fake(config="login_proxy_max_disconnect_delay = %d s\n" %
                     max_disconnect_delay)
     mail = b"x" * 12000000
