@@ -196,7 +196,7 @@ int auth_line_parse_request(const char *line, size_t size, uint32_t *id_r,
 		p++;
 		next = memchr(p, '\t', end - p);
 		size = (next == NULL ? end : next) - p;
-		if (*p != 'l' || size == 0)
+		if (size == 0 || *p != 'l')
 			continue;
 		if (FIELD_IS(p, size, "lip", &value) && value != NULL)
 			parse_ip(value, p + size, lip_r);
