@@ -119,6 +119,7 @@ static void test_users(void **state ATTR_UNUSED)
 	/* only what has not expired, and nothing from the future */
 	restore_user_at("old", "10.0.0.1", now.wall - TEST_EXPIRE);
 	assert_string_equal(known("old", ""), "none");
+	assert_int_equal(user_table_count(director_users(director)), 2);
 	restore_user_at("nearly", "10.0.0.1", now.wall - TEST_EXPIRE + 1);
 	assert_string_equal(known("nearly", ""), "10.0.0.1");
 	restore_user_at("future", "10.0.0.1", now.wall + 10000);
