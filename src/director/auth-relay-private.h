@@ -10,9 +10,10 @@ struct relay_lookup {
 	struct director_lookup lookup;
 	struct auth_relay *relay;
 	struct relay_lookup *prev, *next;
-	/* Whole line without LF */
+	/* Whole line without LF, and the id within it */
 	char *line;
-	size_t size;
+	const char *id;
+	size_t size, id_len;
 	char *username, *tag;
 };
 
@@ -35,8 +36,8 @@ struct auth_relay {
 	struct timeout *to_connect;
 	unsigned int connect_tries;
 
-	/* Oldest first */
-	struct relay_lookup *lookups_head, *lookups_tail;
+	/* Lists by id, RELAY_LOOKUP_LISTS of them; NULL until one waits */
+	struct relay_lookup **lookups;
 	/* Not waiting: for the next line */
 	struct relay_lookup *spare;
 	unsigned int lookups_count;

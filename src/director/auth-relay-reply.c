@@ -7,6 +7,7 @@
 #include "llist.h"
 #include "ostream.h"
 #include "str.h"
+#include "str-sanitize.h"
 #include "director-proxy-protocol.h"
 #include "director-settings.h"
 #include "auth-line.h"
@@ -15,6 +16,9 @@
 /* More answers outstanding than any login process has logins */
 #define RELAY_MAX_REQUESTS (1U << 16)
 #define RELAY_MIN_REQUESTS 8
+
+/* Thousands of logins may wait, and all of them be cancelled. */
+#define RELAY_LOOKUP_LISTS 256
 
 static const char *const reply_words[AUTH_RELAY_TYPE_COUNT] = {
 	[AUTH_RELAY_LOGIN] = "OK\t",
@@ -39,8 +43,10 @@ static void requests_grow(struct auth_relay *relay)
 	relay->requests_size = I_MAX(old_size * 2, RELAY_MIN_REQUESTS);
 	relay->requests = i_new(struct relay_request, relay->requests_size);
 	for (i = 0; i < old_size; i++) {
-		relay->requests[old[i].id & (relay->requests_size - 1)] =
-			old[i];
+		if (old[i].id != 0) {
+			relay->requests[old[i].id &
+					(relay->requests_size - 1)] = old[i];
+		}
 	}
 	i_free(old);
 }
@@ -87,27 +93,36 @@ static void relay_lookup_free(struct relay_lookup **_rl)
 	i_free(rl);
 }
 
+static struct relay_lookup **
+relay_lookup_list(struct auth_relay *relay, const char *id, size_t id_len)
+{
+	uint32_t num;
+
+	if (auth_line_parse_id(id, id_len, &num) < 0)
+		num = 0;
+	return &relay->lookups[num % RELAY_LOOKUP_LISTS];
+}
+
 static void relay_lookup_unlink(struct relay_lookup *rl)
 {
 	struct auth_relay *relay = rl->relay;
 
-	DLLIST2_REMOVE(&relay->lookups_head, &relay->lookups_tail, rl);
+	DLLIST_REMOVE(relay_lookup_list(relay, rl->id, rl->id_len), rl);
 	relay->lookups_count--;
 	relay->lookups_bytes -= rl->size;
 }
 
 static void
-relay_cancel(struct auth_relay *relay, const char *args, size_t size)
+relay_cancel(struct auth_relay *relay, const char *id, size_t id_len)
 {
-	size_t len = strlen(reply_words[relay->type]);
 	struct relay_lookup *rl;
-	struct auth_line line;
 
-	for (rl = relay->lookups_head; rl != NULL; rl = rl->next) {
-		(void)auth_line_parse(rl->line + len, rl->size - len, &line);
-		if (line.id_len == size && memcmp(line.id, args, size) == 0)
-			break;
-	}
+	if (relay->lookups_count == 0)
+		return;
+	rl = *relay_lookup_list(relay, id, id_len);
+	while (rl != NULL && (rl->id_len != id_len ||
+			      memcmp(rl->id, id, id_len) != 0))
+		rl = rl->next;
 	if (rl == NULL)
 		return;
 	director_lookup_abort(director_daemon.core, &rl->lookup);
@@ -133,11 +148,9 @@ relay_request(struct auth_relay *relay, const char *line, size_t size)
 {
 	if (line_begins(line, size, "AUTH\t"))
 		relay_request_add(relay, line + 5, size - 5);
-	else if (line_begins(line, size, "CANCEL\t")) {
-		T_BEGIN {
-			relay_cancel(relay, line + 7, size - 7);
-		} T_END;
-	} else if (line_begins(line, size, "CPID\t"))
+	else if (line_begins(line, size, "CANCEL\t"))
+		relay_cancel(relay, line + 7, size - 7);
+	else if (line_begins(line, size, "CPID\t"))
 		relay_cpid(relay, line + 5, size - 5);
 }
 
@@ -231,7 +244,7 @@ relay_fail(struct auth_relay *relay, const struct director_lookup *lookup,
 	string_t *str = t_str_new(64);
 
 	e_error(director_daemon.event, "director: User %s host lookup failed: "
-		"%s", lookup->username, lookup->error);
+		"%s", str_sanitize(lookup->username, 128), lookup->error);
 	str_append(str, "FAIL\t");
 	str_append_data(str, parsed->id, parsed->id_len);
 	str_append(str, "\tcode=temp_fail\n");
@@ -239,16 +252,23 @@ relay_fail(struct auth_relay *relay, const struct director_lookup *lookup,
 }
 
 static void
-relay_hold(struct auth_relay *relay, const char *line, size_t size)
+relay_hold(struct auth_relay *relay, const struct auth_line *parsed,
+	   const char *line, size_t size)
 {
 	struct relay_lookup *rl = relay->spare;
 
 	relay->spare = NULL;
-	rl->line = i_strndup(line, size);
+	if (relay->lookups == NULL) {
+		relay->lookups = i_new(struct relay_lookup *,
+				       RELAY_LOOKUP_LISTS);
+	}
+	rl->line = i_memdup(line, size);
 	rl->size = size;
+	rl->id = rl->line + (parsed->id - line);
+	rl->id_len = parsed->id_len;
 	rl->lookup.username = rl->username = i_strdup(rl->lookup.username);
 	rl->lookup.tag = rl->tag = i_strdup(rl->lookup.tag);
-	DLLIST2_APPEND(&relay->lookups_head, &relay->lookups_tail, rl);
+	DLLIST_PREPEND(relay_lookup_list(relay, rl->id, rl->id_len), rl);
 	relay->lookups_count++;
 	relay->lookups_bytes += size;
 }
@@ -276,7 +296,7 @@ relay_lookup(struct auth_relay *relay, const struct auth_line *parsed,
 	} else if (ret < 0)
 		relay_fail(relay, &rl->lookup, parsed);
 	else
-		relay_hold(relay, line, size);
+		relay_hold(relay, parsed, line, size);
 }
 
 /* Is it a line that may have to be changed? */
@@ -358,13 +378,18 @@ void auth_relay_lookup_done(struct director_lookup *lookup, bool success)
 void auth_relay_lookups_free(struct auth_relay *relay)
 {
 	struct relay_lookup *rl;
+	unsigned int i;
 
-	while ((rl = relay->lookups_head) != NULL) {
-		director_lookup_abort(director_daemon.core, &rl->lookup);
-		relay_lookup_unlink(rl);
-		relay_lookup_free(&rl);
+	for (i = 0; relay->lookups_count > 0; i++) {
+		while ((rl = relay->lookups[i]) != NULL) {
+			director_lookup_abort(director_daemon.core,
+					      &rl->lookup);
+			relay_lookup_unlink(rl);
+			relay_lookup_free(&rl);
+		}
 	}
 	if (relay->spare != NULL)
 		relay_lookup_free(&relay->spare);
+	i_free(relay->lookups);
 	i_free(relay->requests);
 }

@@ -6,6 +6,7 @@
 #include "ioloop.h"
 #include "istream.h"
 #include "ostream.h"
+#include "str-sanitize.h"
 #include "strescape.h"
 #include "master-service.h"
 #include "auth-relay-private.h"
@@ -21,9 +22,10 @@
 #define RELAY_MAX_HELD_LOOKUPS 4096
 #define RELAY_MAX_HELD_BYTES (1024*1024)
 
-/* auth's listen queue may be full for a moment */
-#define RELAY_CONNECT_RETRY_MSECS 50
-#define RELAY_CONNECT_MAX_TRIES (10*1000 / RELAY_CONNECT_RETRY_MSECS)
+/* auth's listen queue may be full for a moment. If it is for long, thousands of
+   relays may try: each try waits longer than the one before, 10 s in all. */
+#define RELAY_CONNECT_RETRY_MSECS 20
+#define RELAY_CONNECT_MAX_TRIES 31
 
 #define AUTHREPLY_SERVICE_SERVER "director-authreply-server"
 #define AUTHREPLY_SERVICE_CLIENT "director-authreply-client"
@@ -39,7 +41,7 @@ static char *relay_base_dir;
 
 static bool relay_output_full(struct connection *conn)
 {
-	return conn->output != NULL &&
+	return conn->output != NULL && !conn->output->closed &&
 		o_stream_get_buffer_used_size(conn->output) >=
 		RELAY_OUTPUT_THROTTLE_SIZE;
 }
@@ -163,7 +165,7 @@ relay_authreply_handshake(struct connection *conn, const unsigned char *data,
 	    str_to_uint(args[3], &minor) < 0) {
 		e_error(conn->event, "Expected 'VERSION\t%s\t1\t<minor>', "
 			"got '%s'", AUTHREPLY_SERVICE_CLIENT,
-			t_strdup_until(data, p));
+			str_sanitize(t_strdup_until(data, p), 80));
 		return 0;
 	}
 	if (connection_verify_version(conn, args[1], major, minor) < 0)
@@ -213,23 +215,28 @@ static void relay_client_input(struct connection *conn)
 	i_stream_skip(conn->input, size);
 }
 
-static int relay_flush(struct auth_relay *relay, struct ostream *output)
+static int relay_flush(struct auth_relay *relay, struct connection *conn)
 {
-	int ret = o_stream_flush(output);
+	int ret = o_stream_flush(conn->output);
 
-	/* a broken stream is noticed by its input */
+	if (ret < 0) {
+		/* its input may be halted and wouldn't tell */
+		conn->disconnect_reason = CONNECTION_DISCONNECT_CONN_CLOSED;
+		conn->v.destroy(conn);
+		return ret;
+	}
 	auth_relay_update_input(relay);
 	return ret;
 }
 
 static int relay_client_flush(struct auth_relay *relay)
 {
-	return relay_flush(relay, relay->client.output);
+	return relay_flush(relay, &relay->client);
 }
 
 static int relay_auth_flush(struct auth_relay *relay)
 {
-	return relay_flush(relay, relay->auth.output);
+	return relay_flush(relay, &relay->auth);
 }
 
 static void relay_connected(struct auth_relay *relay)
@@ -252,7 +259,8 @@ static void relay_connect(struct auth_relay *relay)
 	if ((errno == EAGAIN || errno == ECONNREFUSED) &&
 	    ++relay->connect_tries < RELAY_CONNECT_MAX_TRIES) {
 		relay->to_connect = timeout_add_short(
-			RELAY_CONNECT_RETRY_MSECS, relay_connect, relay);
+			relay->connect_tries * RELAY_CONNECT_RETRY_MSECS,
+			relay_connect, relay);
 		return;
 	}
 	e_error(relay->auth.event, "connect(%s) failed: %m",
