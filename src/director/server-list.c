@@ -19,25 +19,37 @@ static bool is_host_name(const char *name)
 	return TRUE;
 }
 
+/* A mistyped address or range */
 static bool is_numeric_name(const char *name)
 {
-	for (; *name != '\0'; name++) {
-		if (!i_isdigit(*name) && *name != '.')
-			return FALSE;
-	}
-	return TRUE;
+	return name[strspn(name, "0123456789.-")] == '\0';
 }
 
+static bool is_dotted_quad(const char *str)
+{
+	unsigned int dots = 0;
+
+	for (; *str != '\0'; str++) {
+		if (*str == '.')
+			dots++;
+		else if (!i_isdigit(*str))
+			return FALSE;
+	}
+	return dots == 3;
+}
+
+/* net_addr2ip() takes more: what inet_aton() does, like 10.1 for 10.0.0.1, and
+   an %interface, which isn't kept in a message. */
 static int parse_ip(const char *str, struct ip_addr *ip_r)
 {
 	size_t len = strlen(str);
 
 	if (len > 2 && str[0] == '[' && str[len-1] == ']')
 		str = t_strndup(str + 1, len - 2);
-	/* %interface of a link-local address isn't kept in a message */
-	if (strchr(str, '%') != NULL || *str == '\0')
+	if (*str == '\0' || strpbrk(str, "%[]") != NULL ||
+	    net_addr2ip(str, ip_r) < 0)
 		return -1;
-	return net_addr2ip(str, ip_r);
+	return IPADDR_IS_V4(ip_r) && !is_dotted_quad(str) ? -1 : 0;
 }
 
 int server_list_check_director(const char *entry, const char **error_r)
@@ -56,11 +68,11 @@ int server_list_check_director(const char *entry, const char **error_r)
 		host = t_strdup_until(entry + 1, p);
 		if (p[1] == ':')
 			port = p + 2;
-		if (net_addr2ip(host, &ip) < 0 || !IPADDR_IS_V6(&ip)) {
+		if (parse_ip(host, &ip) < 0 || !IPADDR_IS_V6(&ip)) {
 			*error_r = "no IPv6 address between [ and ]";
 			return -1;
 		}
-	} else if (net_addr2ip(entry, &ip) == 0) {
+	} else if (parse_ip(entry, &ip) == 0) {
 		/* also a bare IPv6 address, which can't have a port */
 	} else if ((p = strrchr(entry, ':')) != NULL) {
 		host = t_strdup_until(entry, p);
@@ -71,7 +83,7 @@ int server_list_check_director(const char *entry, const char **error_r)
 			"port '%s' must be a number from 1 to 65535", port);
 		return -1;
 	}
-	if (net_addr2ip(host, &ip) < 0 &&
+	if (parse_ip(host, &ip) < 0 &&
 	    (!is_host_name(host) || is_numeric_name(host))) {
 		*error_r = "must be <ip>, <ip>:<port>, [<ipv6>]:<port>, "
 			"<name> or <name>:<port>";
