@@ -254,6 +254,12 @@ parse_backend(const char *entry, pool_t pool,
 	}
 	if (split_range(host, &ip, &last)) {
 		count = range_size(&ip, &last, host, &error);
+		if (count > SERVER_LIST_MAX_BACKENDS) {
+			*error_r = t_strdup_printf("%s: more than %u backends",
+						   entry,
+						   SERVER_LIST_MAX_BACKENDS);
+			return -1;
+		}
 		for (i = 0; i < count; i++) {
 			range_nth(&ip, i, &last);
 			list_add(list, pool, &last, NULL, tag, entry, warnings);
