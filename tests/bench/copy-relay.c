@@ -17,16 +17,6 @@ struct side {
 
 static const char *auth_path;
 
-static int unix_socket(const char *path, struct sockaddr_un *addr)
-{
-	memset(addr, 0, sizeof(*addr));
-	addr->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof(addr->sun_path))
-		die("Path is too long: %s", path);
-	strcpy(addr->sun_path, path);
-	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-}
-
 static struct side *side_new(int fd, bool auth)
 {
 	struct side *side = calloc(1, sizeof(*side));
@@ -41,17 +31,13 @@ static struct side *side_new(int fd, bool auth)
 
 static void relay_accept(int listen_fd)
 {
-	struct sockaddr_un addr;
 	struct side *login, *auth;
-	int fd, auth_fd;
+	int fd;
 
 	if ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC)) < 0)
 		return;
-	auth_fd = unix_socket(auth_path, &addr);
-	if (connect(auth_fd, (void *)&addr, sizeof(addr)) < 0)
-		die("connect(%s): %s", auth_path, strerror(errno));
 	login = side_new(fd, false);
-	auth = side_new(auth_fd, true);
+	auth = side_new(unix_connect(auth_path), true);
 	login->other = auth;
 	auth->other = login;
 }
@@ -94,17 +80,13 @@ static void relay(struct side *side)
 int main(int argc, char *argv[])
 {
 	struct epoll_event events[256], ev = { .events = EPOLLIN };
-	struct sockaddr_un addr;
 	int listen_fd, count;
 
 	if (argc != 3)
 		die("copy-relay <login socket to make> <auth socket>");
 	auth_path = argv[2];
 	signal(SIGPIPE, SIG_IGN);
-	listen_fd = unix_socket(argv[1], &addr);
-	if (bind(listen_fd, (void *)&addr, sizeof(addr)) < 0 ||
-	    chmod(argv[1], 0666) < 0 || listen(listen_fd, 1024) < 0)
-		die("bind(%s): %s", argv[1], strerror(errno));
+	listen_fd = unix_listen(argv[1]);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &ev);
 	for (;;) {

@@ -6,10 +6,9 @@
 
 #define _GNU_SOURCE
 #include "load.h"
+#include "admin-load.h"
 
 #include <sched.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #define MAX_OUTSTANDING (1U << 16)
@@ -28,13 +27,6 @@ struct request {
 
 struct sample {
 	uint32_t due_us, latency_us;
-};
-
-/* Shared with the child that sends the admin command */
-struct admin {
-	volatile uint64_t start, end;
-	volatile uint64_t bytes, lines;
-	char reply[64];
 };
 
 static struct {
@@ -194,40 +186,6 @@ static bool client_line(struct conn *conn, char *line, size_t len)
 	return true;
 }
 
-static void
-unix_address(const char *path, struct sockaddr_un *addr)
-{
-	memset(addr, 0, sizeof(*addr));
-	addr->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof(addr->sun_path))
-		die("Path is too long: %s", path);
-	strcpy(addr->sun_path, path);
-}
-
-static int unix_connect(const char *path)
-{
-	struct sockaddr_un addr;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	unix_address(path, &addr);
-	if (connect(fd, (void *)&addr, sizeof(addr)) < 0)
-		die("connect(%s): %s", path, strerror(errno));
-	return fd;
-}
-
-static void auth_listen(void)
-{
-	struct sockaddr_un addr;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	unix_address(opt.auth_path, &addr);
-	(void)unlink(opt.auth_path);
-	if (bind(fd, (void *)&addr, sizeof(addr)) < 0 ||
-	    chmod(opt.auth_path, 0666) < 0 || listen(fd, 4096) < 0)
-		die("bind(%s): %s", opt.auth_path, strerror(errno));
-	conn_new(fd, KIND_LISTEN);
-}
-
 static void auth_accept(struct conn *listener)
 {
 	struct conn *conn;
@@ -339,68 +297,6 @@ static void set_realtime(void)
 				 &param);
 }
 
-/* Ends with an empty line, or is one line */
-static bool admin_reply_complete(FILE *f)
-{
-	bool list = strstr(opt.admin_command, "-LIST") != NULL;
-	char line[512];
-
-	while (fgets(line, sizeof(line), f) != NULL) {
-		admin->bytes += strlen(line);
-		admin->lines++;
-		if (!list)
-			snprintf(admin->reply, sizeof(admin->reply), "%.*s",
-				 (int)strcspn(line, "\n"), line);
-		if (!list || line[0] == '\n')
-			return true;
-	}
-	return false;
-}
-
-/* Runs in a process of its own, as doveadm would, on any CPU */
-static void admin_run(void)
-{
-	static const char version[] = "VERSION\tdirector-doveadm\t1\t0\n";
-	struct timespec ts = {
-		.tv_sec = admin->start / 1000000000,
-		.tv_nsec = admin->start % 1000000000,
-	};
-	int fd = unix_connect(opt.admin_path);
-	FILE *f = fdopen(fd, "r");
-	char line[256];
-	cpu_set_t cpus;
-
-	memset(&cpus, 0xff, sizeof(cpus));
-	(void)sched_setaffinity(0, sizeof(cpus), &cpus);
-	(void)setpriority(PRIO_PROCESS, 0, -20);
-	setvbuf(f, NULL, _IOFBF, 256 * 1024);
-	if (write(fd, version, strlen(version)) < 0 ||
-	    fgets(line, sizeof(line), f) == NULL)
-		die("admin handshake failed");
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-	snprintf(line, sizeof(line), "%s\n", opt.admin_command);
-	admin->start = now_ns();
-	if (write(fd, line, strlen(line)) < 0 || !admin_reply_complete(f))
-		die("%s: no reply", opt.admin_command);
-	admin->end = now_ns();
-	_exit(0);
-}
-
-static pid_t admin_start(void)
-{
-	pid_t pid;
-
-	admin = mmap(NULL, sizeof(*admin), PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	admin->start = start_time + opt.idle_secs * 1e9;
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		admin_run();
-	}
-	return pid;
-}
-
 static void check_stuck(uint64_t now)
 {
 	if (answered < sent && now - last_answer > STUCK_NS)
@@ -438,6 +334,8 @@ static void run_paced(void)
 		}
 		flush_dirty();
 		if (admin != NULL) {
+			if (admin->end == 0 && now > admin->start + STUCK_NS)
+				die("%s: no reply", opt.admin_command);
 			last = admin->end == 0 ||
 				now < admin->end + opt.tail_secs * 1e9 ?
 				UINT64_MAX : sent;
@@ -495,13 +393,16 @@ static void run(void)
 	pid_t admin_pid = 0;
 	int status = 0;
 
-	auth_listen();
+	conn_new(unix_listen(opt.auth_path), KIND_LISTEN);
 	connect_clients();
 	if (opt.realtime)
 		set_realtime();
 	start_time = last_answer = now_ns();
-	if (opt.admin_command != NULL)
-		admin_pid = admin_start();
+	if (opt.admin_command != NULL) {
+		admin = admin_start(opt.admin_path, opt.admin_command,
+				    start_time + opt.idle_secs * 1e9,
+				    &admin_pid);
+	}
 	cpu = process_cpu_ns(opt.pid);
 	own_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	if (opt.rate == 0)

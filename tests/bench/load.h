@@ -65,6 +65,40 @@ static inline uint64_t now_ns(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+static inline void
+unix_address(const char *path, struct sockaddr_un *addr)
+{
+	memset(addr, 0, sizeof(*addr));
+	addr->sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof(addr->sun_path))
+		die("Path is too long: %s", path);
+	strcpy(addr->sun_path, path);
+}
+
+static inline int unix_connect(const char *path)
+{
+	struct sockaddr_un addr;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	unix_address(path, &addr);
+	if (connect(fd, (void *)&addr, sizeof(addr)) < 0)
+		die("connect(%s): %s", path, strerror(errno));
+	return fd;
+}
+
+static inline int unix_listen(const char *path)
+{
+	struct sockaddr_un addr;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	unix_address(path, &addr);
+	(void)unlink(path);
+	if (bind(fd, (void *)&addr, sizeof(addr)) < 0 ||
+	    chmod(path, 0666) < 0 || listen(fd, 4096) < 0)
+		die("bind(%s): %s", path, strerror(errno));
+	return fd;
+}
+
 /* CPU time of a single-threaded process, as the scheduler counts it */
 static inline uint64_t process_cpu_ns(int pid)
 {
