@@ -364,6 +364,8 @@ static void restore_as_configured(const char *list)
 static void test_setting_added(void **state ATTR_UNUSED)
 {
 	restore_as_configured("10.0.0.1");
+	/* twice does no harm */
+	restore_config("10.0.0.1", "t");
 	test_configure("10.0.0.1 10.0.0.2@t name/10.0.0.3");
 	assert_non_null(strstr(str_c(test_logs), "I director_mail_servers "
 			       "changed: Host 10.0.0.3 added\n"));
@@ -579,6 +581,22 @@ static void test_no_grace(void **state ATTR_UNUSED)
 	assert_string_equal(where("jane"), "10.0.0.2");
 }
 
+/* Who was sent past a backend that is down has no session there. */
+static void test_grace_down(void **state ATTR_UNUSED)
+{
+	restore_as_configured("10.0.0.1 10.0.0.2");
+	RESTORE(HOST, .ip = *ip_of("10.0.0.2"), .vhosts = 100, .down = TRUE,
+		.timestamp = 1);
+	test_configure("10.0.0.1 10.0.0.2 10.0.0.3");
+	for (unsigned int i = 0; i < 100; i++) T_BEGIN {
+		const char *name = t_strdup_printf("u%u", i);
+
+		assert_string_equal(where(name),
+			strcmp(hashed(name), "10.0.0.1") == 0 ?
+			"10.0.0.1" : "wait");
+	} T_END;
+}
+
 /* All backends were added at run time, and now the setting names some: no
    first start. */
 static void test_grace_of_first_setting(void **state ATTR_UNUSED)
@@ -615,6 +633,7 @@ int main(void)
 		director_test(test_grace),
 		director_test(test_grace_timeout_text),
 		director_test(test_no_grace),
+		director_test(test_grace_down),
 		director_test(test_grace_of_first_setting),
 	};
 
