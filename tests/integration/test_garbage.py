@@ -6,13 +6,14 @@ import os
 import re
 import select
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 
 import clients
-from node import wait_for
+from node import VALGRIND, wait_for
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 ADMIN_VERSION = b"VERSION\tdirector-doveadm\t1\t0\n"
@@ -34,6 +35,8 @@ service director {
   }
 }
 """
+# valgrind and the like: less work, and no figures
+SLOW = bool(VALGRIND or os.environ.get("DIRECTOR_TEST_SLOW"))
 KB = 1024
 MB = 1024 * 1024
 TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -190,15 +193,22 @@ def login(director):
 
 
 class Bystander(threading.Thread):
-    """Logins of others meanwhile: each has to be answered soon"""
+    """Logins of others meanwhile: each has to be answered soon. The machine
+    may be busy, so the director's own CPU time until then counts for more."""
 
-    def __init__(self, director, limit=0.5):
+    MAX_SECS = 2
+    MAX_CPU_SECS = 0.05
+
+    def __init__(self, director):
         super().__init__(daemon=True)
         self.peer = authreply(director)
-        self.limit = limit
-        self.worst = 0
-        self.count = 0
+        self.schedstat = "/proc/%d/schedstat" % director_pids(director)[0]
+        self.worst = self.worst_cpu = self.count = 0
         self.ended = threading.Event()
+
+    def read_cpu(self):
+        with open(self.schedstat) as f:
+            return int(f.read().split()[0]) / 1e9
 
     def __enter__(self):
         self.start()
@@ -206,18 +216,34 @@ class Bystander(threading.Thread):
 
     def run(self):
         while self.count == 0 or not self.ended.wait(0.01):
-            start = time.monotonic()
+            start, cpu = time.monotonic(), self.read_cpu()
             self.peer.send(b"OK\t1\tuser=bystander%d\tproxy\n" % self.count)
             assert b"\thost=127.0.0." in self.peer.line()
+            self.worst_cpu = max(self.worst_cpu, self.read_cpu() - cpu)
             self.worst = max(self.worst, time.monotonic() - start)
             self.count += 1
 
     def __exit__(self, error, *_):
         self.ended.set()
-        self.join(20)
+        self.join(60)
         self.peer.close()
         if error is None:
-            assert self.count > 0 and self.worst < self.limit
+            assert self.count > 0
+            assert SLOW or self.worst < self.MAX_SECS
+            assert SLOW or self.worst_cpu < self.MAX_CPU_SECS
+
+
+def director_pids(director):
+    """Not those of "imap-login director" """
+    found = []
+    for pid in director.pids("director"):
+        try:
+            with open("/proc/%d/comm" % pid) as f:
+                if not f.read().startswith("imap-login"):
+                    found.append(pid)
+        except FileNotFoundError:
+            pass
+    return found
 
 
 class Health:
@@ -229,22 +255,10 @@ class Health:
         # what it opens and allocates only once
         clients.visit("imap", director.ip, "before")
         director.status()
-        self.pid, = self.pids()
+        self.pid, = director_pids(director)
         self.proc = "/proc/%d/" % self.pid
         self.fds = self.count_fds()
         self.rss = self.read_rss()
-
-    def pids(self):
-        """Not "imap-login director" """
-        found = []
-        for pid in self.director.pids("director"):
-            try:
-                with open("/proc/%d/comm" % pid) as f:
-                    if not f.read().startswith("imap-login"):
-                        found.append(pid)
-            except FileNotFoundError:
-                pass
-        return found
 
     def count_fds(self):
         return len(os.listdir(self.proc + "fd"))
@@ -262,10 +276,16 @@ class Health:
         """After the attack, when its peers have closed"""
         wait_for(lambda: self.count_fds() <= self.fds,
                  "descriptors to be closed")
-        wait_for(lambda: self.cpu_of(0.3) < 0.03, "the director to be idle")
-        assert self.read_rss() - self.rss < growth
+        self.wait_idle()
+        self.check_rss(growth)
         clients.visit("imap", self.director.ip, "afterwards")
-        assert self.pids() == [self.pid]
+        assert director_pids(self.director) == [self.pid]
+
+    def check_rss(self, growth):
+        assert SLOW or self.read_rss() - self.rss < growth
+
+    def wait_idle(self):
+        wait_for(lambda: self.cpu_of(0.3) < 0.03, "the director to be idle")
 
     def cpu_of(self, secs):
         before = self.read_cpu()
@@ -411,7 +431,7 @@ def test_admin_poolmon(director):
 def test_admin_user_list(director):
     """Who doesn't read costs little and delays nobody; who reads gets every
     user once"""
-    add_users(director, 200000)
+    add_users(director, 20000 if SLOW else 200000)
     health = Health(director)
     peers = [admin(director) for _ in range(5)]
     for peer in peers:
@@ -419,9 +439,8 @@ def test_admin_user_list(director):
         assert peer.line()
     with Bystander(director):
         time.sleep(1)
-    assert health.read_rss() - health.rss < 2 * MB
+    health.check_rss(2 * MB)
     users = sum(int(host[1]) for host in hosts(director).values())
-    assert users > 199900
     listed = peers[0].lines_to_empty()
     assert len(listed) == users - 1
     # the others never read
@@ -431,7 +450,8 @@ def test_admin_user_list(director):
 
 
 def test_admins_change_hosts_during_walks(director):
-    add_users(director, 50000)
+    count = 5000 if SLOW else 50000
+    add_users(director, count)
     health = Health(director)
     peers = [admin(director) for _ in range(3)]
 
@@ -451,7 +471,7 @@ def test_admins_change_hosts_during_walks(director):
             thread.start()
         for _ in range(5):
             peers[2].send(b"USER-LIST\n")
-            assert len(peers[2].lines_to_empty()) > 49900
+            assert len(peers[2].lines_to_empty()) > count - 100
         for thread in threads:
             thread.join()
     assert replies == [[b"OK"] * 900] * 2
@@ -614,14 +634,14 @@ def test_waiting_lookups(director):
             peer.send(b"".join(b"AUTH\t%d\tjane%d\n" % (i, i)
                                for i in range(4000)) + b"END\n")
             assert peer.line() == b"END"
-        assert health.read_rss() - health.rss < 8 * MB
+        health.check_rss(8 * MB)
         cpu = health.read_cpu()
         peers[0].send(b"CANCEL\t4001\n" * 10000)
         peers[0].send(b"".join(b"CANCEL\t%d\n" % i for i in range(3990)))
         peers[0].send(b"END\n")
         assert peers[0].line() == b"END"
         peers[1].close()
-        assert health.read_cpu() - cpu < 0.5
+        assert SLOW or health.read_cpu() - cpu < 0.5
         director.doveadm("director", "up", "127.0.0.14")
         for peer, first in (peers[0], 3990), (peers[2], 0):
             replies = [peer.line() for _ in range(first, 4000)]
@@ -649,7 +669,7 @@ def test_login_process_does_not_read(director):
         for peer in peers:
             assert peer.send_until_full(
                 b"AUTH\t1\tx\n" * 1000, idle=0.3) < 4 * MB
-        assert health.read_rss() - health.rss < 10 * MB
+        health.check_rss(10 * MB)
         for peer in peers:
             peer.close()
         wait_for(lambda: health.count_fds() <= health.fds + 1,
@@ -662,7 +682,7 @@ def open_many(director, health):
         peers = [login(director) for _ in range(500)]
         for peer in peers[::2]:
             peer.send(b"AUTH\t1\tjane")
-        assert health.cpu_of(0.5) < 0.1
+        assert SLOW or health.cpu_of(0.5) < 0.1
         for peer in peers[:100]:
             peer.send(b"\nAUTH\t2\tjane\n")
         for peer in peers[:100]:
@@ -680,7 +700,7 @@ def test_many_connections(director):
     open_many(director, health)
     # the heap keeps its size
     health.rss = health.read_rss()
-    with Bystander(director, 2):
+    with Bystander(director):
         open_many(director, health)
     health.check()
 
@@ -690,12 +710,12 @@ def test_auth_not_there(director):
     health = Health(director)
     # its queue is full for two seconds
     auth = FakeAuth(director, backlog=100)
-    with Bystander(director, 2):
+    with Bystander(director):
         peers = [login(director) for _ in range(300)]
         for peer in peers:
             peer.send(b"AUTH\t1\tjane\n")
         time.sleep(1)
-        assert health.cpu_of(1) < 0.05
+        assert SLOW or health.cpu_of(1) < 0.05
         with auth:
             for peer in peers:
                 assert b"\thost=" in peer.line()
@@ -712,3 +732,192 @@ def test_auth_not_there(director):
     director.log.wait(r"connect\(.*auth-login\) failed: No such file",
                       count=100)
     health.check(growth=8 * MB)
+
+
+# login/director-proxy
+
+TOKEN = b"00000000000000aa-%x"
+
+
+def start(number, ip=b"127.0.0.11", user_hash=None):
+    return b"START\t" + TOKEN % number + b"\t%d\t%s\t1700000000\tuser%d\n" % (
+        user_hash or number, ip, number)
+
+
+def sessions(director):
+    return sum(int(host[5]) for host in hosts(director).values())
+
+
+# One error each; after ten the director closes.
+PLUGIN_GARBAGE = [
+    b"START", b"START\t", b"START\t1\t2\t3\t4", b"START\t\t\t\t\t",
+    b"START\t-\t1\t127.0.0.11\t1\tx", b"UP", b"UP\t", b"END", b"END\t",
+    b"PROCESS", b"PROCESS\t1\timap", b"UP\t" + TOKEN % 1, b"END\t" + TOKEN % 1,
+    start(1).replace(b"aa-1\t", b"aa-1ffffffffffffffff\t").strip(),
+    start(1).replace(b"\t1\t", b"\t4294967296\t").strip(),
+    start(1).replace(b"\t1\t", b"\t-1\t").strip(),
+    start(1).replace(b".11\t", b".256\t").strip(),
+    start(1).replace(b"\t1700000000\t", b"\t99999999999999999999\t").strip(),
+]
+
+
+def test_plugin_garbage(director):
+    director.allow(r"Error: conn .*director-proxy")
+    health = Health(director)
+    # before PROCESS, or instead of VERSION
+    for hello in (b"\n", b"\0\n", start(1), PLUGIN_VERSION + start(1),
+                  PLUGIN_VERSION + b"\n", PLUGIN_VERSION + b"ANNOUNCED\n",
+                  PLUGIN_VERSION + b"PROCESS\t1\timap\n",
+                  PLUGIN_VERSION + b"PROCESS\t%d\timap\n" % (os.getpid() + 1),
+                  b"VERSION\tdirector-login-plugin\t2\t0\n", b"x" * MB):
+        peer = Peer(director.path("login/director-proxy"))
+        try:
+            peer.send(hello + start(1))
+        except BrokenPipeError:
+            pass
+        assert len(peer.rest()) <= 1
+        peer.close()
+    assert sessions(director) == 0
+    for first in range(len(PLUGIN_GARBAGE)):
+        peer = plugin(director)
+        peer.send(b"HELLO\tof a newer plugin\n" * 100 + start(99))
+        errors = len(director.log.find("Error: conn .*director-proxy"))
+        for i in range(9):
+            peer.send(PLUGIN_GARBAGE[(first + i) % len(PLUGIN_GARBAGE)] + b"\n")
+        director.log.wait("Error: conn .*director-proxy", count=errors + 9)
+        assert sessions(director) == 1
+        peer.send(b"UP\n" * 1000)
+        assert peer.line() is None
+        peer.close()
+    wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
+    health.check()
+
+
+def test_plugin_sessions(director):
+    """Those of others, twice, in any order, and very many"""
+    director.allow(r"START: token .*-1 was (given to process|started already)",
+                   "session wasn't started here",
+                   "has a session on 127.0.0.1., ?(which isn't| although)")
+    health = Health(director)
+    peer = plugin(director)
+    other = plugin(director)
+    peer.send(start(1) + b"UP\t" + TOKEN % 1 + b"\n")
+    wait_for(lambda: sessions(director) == 1, "a session")
+    other.send(start(1) + b"UP\t" + TOKEN % 1 + b"\nEND\t" + TOKEN % 1 +
+               b"\tstolen\n" + start(2))
+    wait_for(lambda: sessions(director) == 2, "a session")
+    peer.send(start(1) + b"END\t" + TOKEN % 2 + b"\tx\nEND\t" + TOKEN % 1 +
+              b"\tx\nEND\t" + TOKEN % 1 + b"\tx\n")
+    wait_for(lambda: sessions(director) == 1, "the session's end")
+    other.close()
+    count = 5000 if SLOW else 50000
+    with Bystander(director):
+        for _ in range(2):
+            peer.send(b"".join(start(i) for i in range(10, 10 + count)))
+            # all of one user, from the oldest to the newest
+            peer.send(b"".join(start(i, user_hash=1)
+                               for i in range(100000, 105000)))
+            wait_for(lambda: sessions(director) == count + 5000, "sessions")
+            peer.send(b"".join(b"END\t" + TOKEN % i + b"\t\n"
+                               for i in range(100000, 105000)))
+            wait_for(lambda: sessions(director) == count, "sessions' end")
+            peer.close()
+            peer = plugin(director)
+            peer.send(start(7) + b"ANNOUNCED\n")
+            wait_for(lambda: sessions(director) == 1, "only what is announced")
+            peer.send(b"END\t" + TOKEN % 7 + b"\t\n")
+            health.rss, before = health.read_rss(), health.rss
+    assert SLOW or health.rss - before < 16 * MB
+    peer.close()
+    wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
+    health.check()
+
+
+def test_plugin_loop(director):
+    health = Health(director)
+    with Bystander(director):
+        for i in range(1000):
+            peer = plugin(director)
+            peer.send(start(i) + b"START\thalf")
+            peer.close()
+    wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
+    health.check(growth=2 * MB)
+
+
+# login/proxy-notify
+
+def write_until_taken(fd, data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def test_notify_garbage(director):
+    director.allow("notify: (Empty line|Line with NUL|Too long line), skipped")
+    add_users(director, 100)
+    health = Health(director)
+    path = director.path("login/proxy-notify")
+    fifo = os.open(path, os.O_WRONLY)
+
+    def expires(user):
+        peer = admin(director)
+        peer.send(b"USER-LOOKUP\t%s\n" % user)
+        line = peer.line()
+        peer.close()
+        return int(line.split(b"\t")[1])
+
+    first = expires(b"user7")
+    time.sleep(1.1)
+    with Bystander(director):
+        # 8 MB without LF, in the middle of which others write
+        write_until_taken(fifo, b"x" * (4 * MB))
+        write_until_taken(fifo, b"\0" * (4 * MB) + b"\n")
+        write_until_taken(fifo, b"\n" * MB)
+        write_until_taken(fifo, b"\0\n\0\0\n\xff\xfe\n\x01\n\x011\x01\n" * 10000)
+        others = [os.open(path, os.O_WRONLY) for _ in range(100)]
+        for i, other in enumerate(others):
+            os.write(other, b"partial%d" % i)
+        for other in others:
+            os.close(other)
+        os.write(fifo, b"\nuser7\n")
+        wait_for(lambda: expires(b"user7") > first, "a refresh")
+    # told, but not for each
+    assert 1 <= len(director.log.find("notify:")) < 10
+    os.close(fifo)
+    health.check()
+
+
+def test_notify_flood(director):
+    """Names at full speed from several writers: logins go on"""
+    add_users(director, 1000)
+    health = Health(director)
+    fifo = director.path("login/proxy-notify")
+    writers = [subprocess.Popen("exec yes user%d >%s" % (i, fifo), shell=True)
+               for i in range(2)]
+    try:
+        with Bystander(director):
+            time.sleep(1)
+            clients.visit("imap", director.ip, "meanwhile")
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    health.check()
+
+
+# The ring's port, as long as there is no ring
+
+def test_ring_port(director):
+    director.allow("Server not listed in director_servers, dropping")
+    health = Health(director)
+    with Bystander(director):
+        for i in range(500):
+            peer = Peer(("127.0.0.1", RING_PORT))
+            try:
+                peer.send(b"VERSION\tdirector\t1\t9\nME\t127.0.0.1\t9090\t0\n" *
+                          (i % 3))
+                assert peer.line() is None
+            except BrokenPipeError:
+                pass
+            peer.close()
+    health.check()
