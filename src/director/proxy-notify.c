@@ -16,8 +16,8 @@
 
 /* Longest user name that auth accepts is far below */
 #define NOTIFY_MAX_LINE_LEN 8192
-/* Names handled in a turn */
-#define NOTIFY_MAX_LINES 1000
+/* Names handled before there is a pause */
+#define NOTIFY_MAX_LINES 200
 /* Complaints about broken lines: not more often than this */
 #define NOTIFY_LOG_INTERVAL_SECS 10
 /* A FIFO that can't be read is tried again after this */
@@ -97,11 +97,20 @@ notify_line(struct proxy_notify *notify, const unsigned char *data, size_t size)
 	director_refresh(director_daemon.core, user, &now);
 }
 
-static void notify_retry(struct proxy_notify *notify)
+static void notify_resume(struct proxy_notify *notify)
 {
 	timeout_remove(&notify->to);
 	notify->io = io_add_istream(notify->input, notify_input, notify);
 	i_stream_set_input_pending(notify->input, TRUE);
+}
+
+/* Input that is pending again when its callback returns would be called again
+   before anybody else is; and whoever writes without end isn't to get all of
+   our time. */
+static void notify_pause(struct proxy_notify *notify, unsigned int msecs)
+{
+	io_remove(&notify->io);
+	notify->to = timeout_add_short(msecs, notify_resume, notify);
 }
 
 static void notify_eof(struct proxy_notify *notify)
@@ -116,8 +125,7 @@ static void notify_eof(struct proxy_notify *notify)
 		i_stream_get_error(notify->input));
 	i_stream_unref(&notify->input);
 	notify->input = i_stream_create_fd(notify->fd, NOTIFY_MAX_LINE_LEN);
-	io_remove(&notify->io);
-	notify->to = timeout_add(NOTIFY_RETRY_MSECS, notify_retry, notify);
+	notify_pause(notify, NOTIFY_RETRY_MSECS);
 }
 
 /* Returns FALSE if the rest has to wait for its turn. */
@@ -148,7 +156,9 @@ static void notify_input(struct proxy_notify *notify)
 
 	ret = i_stream_read(notify->input);
 	if (!notify_lines(notify)) {
-		i_stream_set_input_pending(notify->input, TRUE);
+		/* what was read before the end comes first, too */
+		notify_pause(notify, DIRECTOR_SLICE_PAUSE_MSECS);
+		ret = 0;
 	} else if (ret == -2) {
 		data = i_stream_get_data(notify->input, &size);
 		if (size > 0 && memchr(data, '\n', size) == NULL) {
