@@ -249,12 +249,13 @@ void journal_deinit(struct journal **_journal)
 	i_free(journal);
 }
 
+/* Returns FALSE if it is no header that we know. damaged_r: it is one, but more
+   than it. */
 static bool
-read_header(struct journal *journal, const char *line)
+read_header(struct journal *journal, const char *line, bool *damaged_r)
 {
 	const char *const *args = t_strsplit_tabescaped(line);
-	unsigned int major;
-
+	unsigned int major, minor;
 	if (str_array_length(args) < 3 || strcmp(args[0], JOURNAL_NAME) != 0 ||
 	    str_to_uint(args[1], &major) < 0) {
 		e_error(journal->event, "%s isn't a journal of the director: "
@@ -268,22 +269,42 @@ read_header(struct journal *journal, const char *line)
 			major, JOURNAL_MAJOR_VERSION, JOURNAL_BAD_NAME);
 		return FALSE;
 	}
+	*damaged_r = str_to_uint(args[2], &minor) < 0;
 	return TRUE;
 }
 
+/* Returns the next line, or what is left of it if it is too long; NULL at the
+   end. */
+static const char *read_line(struct istream *input, bool *too_long_r)
+{
+	const char *line;
+
+	*too_long_r = FALSE;
+	while ((line = i_stream_read_next_line(input)) == NULL &&
+	       input->stream_errno == ENOBUFS) {
+		*too_long_r = TRUE;
+		i_stream_skip(input, i_stream_get_data_size(input));
+		input->stream_errno = 0;
+		input->eof = FALSE;
+	}
+	return line;
+}
+
 static void
-read_lines(struct journal *journal, struct istream *input,
+read_lines(struct journal *journal, struct istream *input, bool header_damaged,
 	   journal_callback_t *callback, void *context)
 {
 	struct director_record record;
-	unsigned int linenum = 1, damaged = 0, first_damaged = 0, unknown = 0;
+	unsigned int linenum = 1, unknown = 0;
+	unsigned int damaged = header_damaged ? 1 : 0, first_damaged = damaged;
 	const char *line;
+	bool too_long;
 	int ret;
 
-	while ((line = i_stream_read_next_line(input)) != NULL) {
+	while ((line = read_line(input, &too_long)) != NULL || too_long) {
 		linenum++;
 		T_BEGIN {
-			ret = record_parse(line, &record);
+			ret = too_long ? -1 : record_parse(line, &record);
 			if (ret > 0)
 				callback(context, &record);
 		} T_END;
@@ -292,14 +313,10 @@ read_lines(struct journal *journal, struct istream *input,
 		else if (ret == 0)
 			unknown++;
 	}
-	if (input->stream_errno == ENOBUFS ||
-	    i_stream_get_data_size(input) > 0) {
-		/* a line that is too long, or the last one isn't whole */
-		if (damaged++ == 0)
-			first_damaged = linenum + 1;
-	} else if (input->stream_errno != 0)
+	if (input->stream_errno != 0) {
 		e_error(journal->event, "read() failed: %s",
 			i_stream_get_error(input));
+	}
 	if (damaged > 0) {
 		e_error(journal->event, "%u of %u lines are damaged "
 			"(the first is line %u): skipped, the others are used; "
@@ -322,6 +339,7 @@ void journal_read(struct journal *journal, journal_callback_t *callback,
 	struct istream *input;
 	struct stat st;
 	const char *line;
+	bool damaged;
 	int fd;
 
 	*alive_until_r = 0;
@@ -340,12 +358,18 @@ void journal_read(struct journal *journal, journal_callback_t *callback,
 
 	input = i_stream_create_fd_autoclose(&fd, JOURNAL_MAX_LINE_LEN);
 	i_stream_set_name(input, JOURNAL_FILE_NAME);
+	/* one that was cut off exactly before its LF is whole */
+	i_stream_set_return_partial_line(input, TRUE);
 	line = i_stream_read_next_line(input);
-	if (line != NULL && read_header(journal, line))
-		read_lines(journal, input, callback, context);
+	if (line != NULL && read_header(journal, line, &damaged))
+		read_lines(journal, input, damaged, callback, context);
 	else {
 		if (line == NULL && i_stream_get_data_size(input) > 0)
-			(void)read_header(journal, "");
+			(void)read_header(journal, "", &damaged);
+		else if (input->stream_errno != 0) {
+			e_error(journal->event, "read() failed: %s",
+				i_stream_get_error(input));
+		}
 		*alive_until_r = 0;
 		(void)renameat(journal->dir_fd, JOURNAL_FILE_NAME,
 			       journal->dir_fd, JOURNAL_BAD_NAME);
