@@ -2,6 +2,8 @@
 
 #include "lib.h"
 #include "connection.h"
+#include "ioloop.h"
+#include "istream.h"
 #include "ostream.h"
 #include "strnum.h"
 #include "master-service.h"
@@ -11,6 +13,11 @@
 
 /* A user name and the rest of a START */
 #define REGISTRY_MAX_LINE_LEN 8192
+/* What a plugin tells is read so often at most, if there is little of it: each
+   time wakes the director, and nothing is lost by waiting. An answer counts as
+   a session until its lease runs out, told or not. */
+#define REGISTRY_INPUT_PAUSE_MSECS 50
+#define REGISTRY_INPUT_LITTLE 2048
 /* Complaints about one connection's lines before it is closed */
 #define REGISTRY_MAX_ERRORS 10
 
@@ -19,7 +26,9 @@ struct registry_connection {
 	/* After PROCESS */
 	struct login_process *process;
 	char *protocol;
+	struct timeout *to_resume;
 	unsigned int errors;
+	bool announced;
 };
 
 static struct connection_list *registry_connections;
@@ -31,6 +40,7 @@ static void registry_destroy(struct connection *conn)
 	struct session_leases *leases = director_leases(director_daemon.core);
 	struct director_time now = director_daemon_now();
 
+	timeout_remove(&rc->to_resume);
 	if (rc->process != NULL) {
 		rc->process->plugins--;
 		(void)session_leases_plugin_lost(leases, rc->process, rc,
@@ -158,6 +168,7 @@ static int cmd_announced(struct registry_connection *rc,
 {
 	struct director_time now = director_daemon_now();
 
+	rc->announced = TRUE;
 	director_sessions_announced(director_daemon.core, rc->process, &now);
 	return 1;
 }
@@ -174,6 +185,23 @@ static const struct registry_command {
 	{ "END", 1, cmd_end },
 	{ "ANNOUNCED", 0, cmd_announced },
 };
+
+static void registry_resume(struct registry_connection *rc)
+{
+	timeout_remove(&rc->to_resume);
+	connection_input_resume(&rc->conn);
+}
+
+static void registry_pause(struct registry_connection *rc)
+{
+	/* not while it announces, nor when its socket could fill up */
+	if (rc->to_resume != NULL || !rc->announced ||
+	    i_stream_get_data_size(rc->conn.input) > REGISTRY_INPUT_LITTLE)
+		return;
+	connection_input_halt(&rc->conn);
+	rc->to_resume = timeout_add_short(REGISTRY_INPUT_PAUSE_MSECS,
+					  registry_resume, rc);
+}
 
 static int registry_args(struct connection *conn, const char *const *args)
 {
@@ -201,6 +229,7 @@ static int registry_args(struct connection *conn, const char *const *args)
 		return registry_error(rc, cmd->name, "missing parameters");
 	ret = cmd->handler(rc, args + 1);
 	director_daemon_schedule();
+	registry_pause(rc);
 	return ret;
 }
 
