@@ -391,6 +391,9 @@ static void file_write(struct journal *journal, struct journal_file *file)
 		str_truncate(file->buf, 0);
 		return;
 	}
+	/* a new file may have room where the old one has none */
+	if (file == &journal->next)
+		i_close_fd(&file->fd);
 	journal_failed(journal, "write");
 	/* whatever was written of the last line must not damage the next */
 	str_truncate(file->buf, 0);
@@ -442,6 +445,7 @@ static void next_finish(struct journal *journal)
 		return;
 	if (renameat(journal->dir_fd, JOURNAL_TMP_NAME,
 		     journal->dir_fd, JOURNAL_FILE_NAME) < 0) {
+		i_close_fd(&journal->next.fd);
 		journal_failed(journal, "rename");
 		return;
 	}
@@ -452,6 +456,7 @@ static void next_finish(struct journal *journal)
 	journal->next.fd = -1;
 	if (journal->failed) {
 		journal->failed = FALSE;
+		timeout_remove(&journal->to_retry);
 		e_info(journal->event, "Is kept again");
 	}
 }
@@ -488,7 +493,6 @@ static void journal_failed(struct journal *journal, const char *what)
 			"restart", what, JOURNAL_FILE_NAME);
 	}
 	journal->failed = TRUE;
-	i_close_fd(&journal->next.fd);
 	if (journal->to_retry == NULL) {
 		journal->to_retry = timeout_add(JOURNAL_RETRY_MSECS,
 						journal_replace_start,
