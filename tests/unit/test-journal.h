@@ -71,6 +71,8 @@ static inline int test_journal_teardown(void **state)
 	const char *error;
 	int ret = test_frame_teardown(state);
 
+	i_set_error_handler(default_error_handler);
+	i_set_info_handler(default_error_handler);
 	if (unlink_directory(test_dir, UNLINK_DIRECTORY_FLAG_RMDIR,
 			     &error) < 0)
 		i_error("%s", error);
@@ -78,8 +80,6 @@ static inline int test_journal_teardown(void **state)
 	str_free(&test_logs);
 	pool_unref(&test_pool);
 	io_loop_destroy(&test_ioloop);
-	i_set_error_handler(default_error_handler);
-	i_set_info_handler(default_error_handler);
 	return ret;
 }
 
