@@ -833,6 +833,21 @@ def test_plugin_sessions(director):
     health.check()
 
 
+def test_plugin_is_busy(director):
+    """A login process with thousands of logins a second is read in time: it
+    buffers no more than 64 kB"""
+    peer = plugin(director)
+    peer.send(b"ANNOUNCED\n")
+    began = time.monotonic()
+    for i in range(20000):
+        peer.send(start(i) + b"UP\t" + TOKEN % i + b"\nEND\t" + TOKEN % i +
+                  b"\tclosed\n")
+    peer.send(start(1))
+    wait_for(lambda: sessions(director) == 1, "the last session")
+    assert SLOW or time.monotonic() - began < 5
+    peer.close()
+
+
 def test_plugin_loop(director):
     health = Health(director)
     with Bystander(director):
