@@ -192,14 +192,18 @@ static void registry_resume(struct registry_connection *rc)
 	connection_input_resume(&rc->conn);
 }
 
+/* Called after each line; the first one of what was read decides. */
 static void registry_pause(struct registry_connection *rc)
 {
+	bool little = i_stream_get_data_size(rc->conn.input) <=
+		REGISTRY_INPUT_LITTLE;
+
 	/* not while it announces, nor when its socket could fill up */
-	if (rc->to_resume != NULL || !rc->announced ||
-	    i_stream_get_data_size(rc->conn.input) > REGISTRY_INPUT_LITTLE)
+	if (rc->to_resume != NULL || !rc->announced)
 		return;
 	connection_input_halt(&rc->conn);
-	rc->to_resume = timeout_add_short(REGISTRY_INPUT_PAUSE_MSECS,
+	rc->to_resume = timeout_add_short(little ?
+					  REGISTRY_INPUT_PAUSE_MSECS : 0,
 					  registry_resume, rc);
 }
 
