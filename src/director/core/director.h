@@ -201,7 +201,7 @@ enum director_host_result {
 	DIRECTOR_HOST_OK,
 	DIRECTOR_HOST_NOTFOUND,
 	DIRECTOR_HOST_TAG_CHANGED,
-	/* too many dead slots for now */
+	/* too many dead slots at the moment */
 	DIRECTOR_HOST_BUSY,
 };
 

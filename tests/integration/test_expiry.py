@@ -1,0 +1,66 @@
+# Copyright (c) 2026 dovecot-director authors, see the included COPYING file
+"""How long a user is remembered: as long as he is logged in, and exactly
+director_user_expire after that."""
+
+import time
+
+import pytest
+
+import clients
+from node import wait_for
+
+BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
+EXPIRE = 10
+
+
+def is_known(director, user):
+    return director.user_status(user)["status"] != "n/a"
+
+
+def waited(secs):
+    start = time.monotonic()
+    wait_for(lambda: time.monotonic() - start >= secs, "%g s" % secs,
+             timeout=secs + 5)
+
+
+@pytest.mark.parametrize("plugin", [True, False],
+                         ids=["login-plugin", "proxy-notify"])
+def test_user_with_a_session_stays(nodes, backends, plugin):
+    """Told by the login plugin, or without it by login/proxy-notify alone"""
+    director = nodes.director(
+        BACKENDS, restart_request_count="unlimited",
+        config="director_user_expire = %d secs\n" % EXPIRE +
+        ("" if plugin else "login_plugins {\n  director_login = no\n}\n"))
+    director.allow("doesn't tell of its sessions")
+    clients.visit("imap", director.ip, "gone")
+    left = time.monotonic()
+    session = clients.imap(director.ip, "stays")
+    wait_for(lambda: not is_known(director, "gone"), "the user to expire",
+             timeout=EXPIRE + 5)
+    # a second is what the commands' times round to
+    assert EXPIRE - 1 <= time.monotonic() - left <= EXPIRE + 2
+    for _ in range(3):
+        waited(EXPIRE / 2)
+        assert is_known(director, "stays")
+    assert session.noop()[0] == "OK"
+    sessions = sum(int(row["sessions"]) for row in director.status())
+    assert sessions == (1 if plugin else 0)
+    clients.close(session)
+    left = time.monotonic()
+    wait_for(lambda: not is_known(director, "stays"), "the user to expire",
+             timeout=EXPIRE + 5)
+    if plugin:
+        assert EXPIRE - 1 <= time.monotonic() - left <= EXPIRE + 2
+    assert [row["users"] for row in director.status()] == ["0", "0", "0"]
+
+
+def test_missing_plugin_is_told(nodes, backends):
+    director = nodes.director(
+        BACKENDS, restart_request_count="unlimited",
+        config="login_plugins {\n  director_login = no\n}\n")
+    director.allow("doesn't tell of its sessions")
+    session = clients.imap(director.ip, "jane")
+    director.log.wait(r"director: Error: Login process %d doesn't tell of its "
+                      r"sessions: .*login_plugins { director_login = yes }" %
+                      director.pid("imap-login"), timeout=15)
+    clients.close(session)
