@@ -291,7 +291,7 @@ static void test_walk(void **state ATTR_UNUSED)
 		last = recorded_count;
 		(void)director_run(director, &now);
 		slices++;
-		assert_true(recorded_count - last <= 2000);
+		assert_true(recorded_count - last <= 1000);
 	}
 	assert_int_equal(test_changes_recorded, 1);
 	assert_true(slices >= 2);
@@ -389,7 +389,7 @@ static void run_slices(const char *what, unsigned int min_slices)
 		slices++;
 		slice_max_records = I_MAX(slice_max_records, slice_records);
 	} while (more);
-	assert_true(slice_max_records <= 2000);
+	assert_true(slice_max_records <= 1000);
 	if (slices < min_slices)
 		fail_msg("%s: only %u slices", what, slices);
 	if (longest > sum / 8) {

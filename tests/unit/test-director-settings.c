@@ -37,7 +37,7 @@ get_ok(const char *name, const char *value)
 
 	set = get(name, value, &error);
 	if (set == NULL)
-		fail_msg("%s = %s: %s", name, value, error);
+		fail_msg("%s", error);
 	return set;
 }
 

@@ -108,6 +108,24 @@ static void run_turn(void)
 	assert_false(loop_timed_out);
 }
 
+static void stop(void *context)
+{
+	bool *stopped = context;
+
+	*stopped = TRUE;
+}
+
+/* Gives the journal time to do what it mustn't. */
+static void run_shortly(void)
+{
+	bool stopped = FALSE;
+	struct timeout *to = timeout_add_short(30, stop, (void *)&stopped);
+
+	while (!stopped)
+		run_turn();
+	timeout_remove(&to);
+}
+
 /* -- The lock -- */
 
 /* Returns when the child has the lock. It ends in msecs, or when *fd_r is
@@ -244,6 +262,7 @@ static void test_replacement(void **state ATTR_UNUSED)
 		old_count += 1000;
 		journal_commit(journal);
 	}
+	run_shortly();
 	assert_int_equal(test_dumps, 1);
 	record_users(journal, 100000, 2000);
 	old_count += 2000;
@@ -257,7 +276,8 @@ static void test_replacement(void **state ATTR_UNUSED)
 		run_turn();
 		slices++;
 		record_users(journal, 200000 + i, 1);
-		journal_commit(journal);
+		if (i <= 10)
+			journal_commit(journal);
 		if (test_exists("journal.tmp")) {
 			assert_int_equal(test_dumps, 2);
 			if (i == 10) {
@@ -273,8 +293,7 @@ static void test_replacement(void **state ATTR_UNUSED)
 	assert_true(slices >= 2500 / 100);
 	assert_int_equal(test_dumps, 2);
 	assert_false(test_exists("journal.tmp"));
-	journal_deinit(&journal);
-	test_reread();
+	read_copy();
 	test_assert_logged("");
 	/* each of the others once, behind what was dumped before it */
 	unsigned int dumped = 0, later = 0;
@@ -286,7 +305,24 @@ static void test_replacement(void **state ATTR_UNUSED)
 			assert_int_equal(record->hash, 200000 + later++);
 	}
 	assert_int_equal(dumped, 2500);
-	assert_int_equal(later, i);
+	assert_int_equal(later, i - 1);
+	journal_commit(journal);
+	read_copy();
+	assert_int_equal(array_count(&test_read), 2500 + i);
+
+	/* and when it has grown so much again */
+	threshold = str_len(test_file("journal")) * 2 + 1024 * 1024;
+	while ((size = str_len(test_file("journal"))) < threshold) {
+		assert_int_equal(test_dumps, 2);
+		if (threshold - size < 5000)
+			run_shortly();
+		record_users(journal, 100000, threshold - size > 50000 ?
+			     1000 : 100);
+		journal_commit(journal);
+	}
+	run_turn();
+	assert_int_equal(test_dumps, 3);
+	journal_deinit(&journal);
 }
 
 /* The end comes in the middle: the old file is complete, and what was left of
@@ -395,12 +431,17 @@ static void test_full(void **state ATTR_UNUSED)
 	wait_until_kept();
 	assert_int_equal(test_dumps, 1);
 	record_users(journal, 400000, 1);
-	journal_deinit(&journal);
-	test_reread();
+	journal_commit(journal);
+	read_copy();
 	assert_int_equal(array_count(&test_read), 21);
 	assert_users(0, 0, 20);
 	assert_users(400000, 20, 1);
 	test_assert_logged("");
+	/* another failure is told again */
+	limit_size(0);
+	record_users(journal, 500000, 1);
+	journal_deinit(&journal);
+	test_assert_logged(E_WRITE);
 }
 
 /* The new file doesn't fit: the old one goes on, and it is tried again. */
@@ -421,6 +462,10 @@ static void test_full_while_replaced(void **state ATTR_UNUSED)
 	}
 	assert_true(i > 1);
 	test_assert_logged(E_WRITE);
+	/* not at once */
+	assert_int_equal(test_dumps, 2);
+	run_shortly();
+	assert_int_equal(test_dumps, 2);
 	record_users(journal, 300000, 1);
 	journal_commit(journal);
 	read_copy();

@@ -367,7 +367,7 @@ static void test_unknown(void **state ATTR_UNUSED)
 static void test_wrong_lines(void **state ATTR_UNUSED)
 {
 	static const char *const lines[] = {
-		"config", "config\t10.0.0.1\t", "config\tx\t\t",
+		"", "config", "config\t10.0.0.1\t", "config\tx\t\t",
 		"host\t10.0.0.1\t\t\t100\tup", "host\t10.0.0.1\t\t\tx\tup\t0",
 		"host\t10.0.0.1\t\t\t-1\tup\t0", "host\t10.0.0.1\t\t\t1\tup\tx",
 		"host\tx\t\t\t100\tup\t0", "host-remove", "host-remove\tx",
@@ -386,7 +386,7 @@ static void test_wrong_lines(void **state ATTR_UNUSED)
 	test_write_file("journal", str_data(file), str_len(file));
 	test_reread();
 	assert_int_equal(array_count(&test_read), 1);
-	test_assert_logged("E journal: 22 of 24 lines are damaged (the first "
+	test_assert_logged("E journal: 23 of 25 lines are damaged (the first "
 		"is line 2): skipped, the others are used; the file is kept as "
 		"journal.bad\n");
 }
@@ -421,6 +421,16 @@ static void test_long_line(void **state ATTR_UNUSED)
 			"are damaged (the first is line 4): skipped, the "
 			"others are used; the file is kept as journal.bad\n",
 			count + 2));
+
+		/* at the end */
+		str_truncate(str, pos);
+		str_append_data(str, garbage, sizes[i / 2]);
+		test_write_file("journal", str_data(str), str_len(str));
+		test_reread();
+		test_assert_read(records, 2);
+		test_assert_logged("E journal: 1 of 4 lines are damaged (the "
+			"first is line 4): skipped, the others are used; the "
+			"file is kept as journal.bad\n");
 	} T_END;
 }
 
