@@ -46,8 +46,15 @@ class Peer:
         family = socket.AF_UNIX if isinstance(path, str) else socket.AF_INET
         self.sock = socket.socket(family)
         self.sock.settimeout(timeout)
-        self.sock.connect(path)
         self.data = b""
+        wait_for(lambda: self.connect(path), "a place in the listen queue")
+
+    def connect(self, path):
+        try:
+            self.sock.connect(path)
+            return True
+        except BlockingIOError:
+            return False
 
     def send(self, data):
         self.sock.sendall(data)
