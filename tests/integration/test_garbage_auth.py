@@ -192,6 +192,25 @@ def test_waiting_lookups(director):
     health.check(growth=4 * MB)
 
 
+def test_cancelled_requests(director):
+    """auth doesn't answer them. A login process may live for months."""
+    health = Health(director)
+
+    def swallow(sock):
+        while sock.recv(65536):
+            pass
+
+    with FakeAuth(director, swallow):
+        peer = login(director)
+        for first in range(1, 70000, 1000):
+            peer.send(b"".join(b"AUTH\t%d\tjane\nCANCEL\t%d\n" % (i, i)
+                               for i in range(first, first + 1000)))
+        health.wait_idle()
+        health.check_rss(MB)
+        peer.close()
+    health.check()
+
+
 def test_login_process_does_not_read(director):
     """And auth doesn't either: what is held is limited, and given back"""
     health = Health(director)
