@@ -14,7 +14,7 @@
 #include "auth-relay-private.h"
 
 /* More answers outstanding than any login process has logins */
-#define RELAY_MAX_REQUESTS (1U << 16)
+#define RELAY_MAX_REQUESTS (1U << 13)
 #define RELAY_MIN_REQUESTS 8
 
 /* Thousands of logins may wait, and all of them be cancelled. */
@@ -117,14 +117,17 @@ relay_cancel(struct auth_relay *relay, const char *id, size_t id_len)
 {
 	struct relay_lookup *rl;
 
-	if (relay->lookups_count == 0)
-		return;
-	rl = *relay_lookup_list(relay, id, id_len);
+	rl = relay->lookups_count == 0 ? NULL :
+		*relay_lookup_list(relay, id, id_len);
 	while (rl != NULL && (rl->id_len != id_len ||
 			      memcmp(rl->id, id, id_len) != 0))
 		rl = rl->next;
-	if (rl == NULL)
+	if (rl == NULL) {
+		/* auth won't answer it */
+		if (relay->requests_pending > 0)
+			relay->requests_pending--;
 		return;
+	}
 	director_lookup_abort(director_daemon.core, &rl->lookup);
 	relay_lookup_unlink(rl);
 	relay_lookup_free(&rl);
