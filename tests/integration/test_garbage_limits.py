@@ -337,3 +337,30 @@ def test_reload_under_logins(nodes, backends, shutdown_clients):
             clients.close(client)
     wait_for(lambda: sessions(director) == 0, "the sessions' end")
     Health(director).check()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: b"", lambda data: b"x", lambda data: data[:-1],
+    lambda data: data + b"x", lambda data: data[:100],
+    lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    # counts beyond all bounds
+    lambda data: data[:28] + b"\xff" * 4 + data[32:],
+    lambda data: data[:32] + b"\xff" * 8 + data[40:],
+    lambda data: b"director-users\n\0" + b"\xff" * (len(data) - 16),
+    lambda data: os.urandom(2 * MB)], ids=range(10))
+def test_damaged_users(director, damage):
+    """What was saved of the users at a stop isn't used if it is wrong"""
+    director.allow("users is .*: ignored")
+    add_users(director, 1000)
+    director.stop()
+    with open(director.path("director/users"), "r+b") as f:
+        data = damage(f.read())
+        f.seek(0)
+        f.truncate()
+        f.write(data)
+    director.start()
+    assert sum(int(host[1]) for host in hosts(director).values()) == 0
+    assert lookup(director, "user1")
+    if len(data) > 0:
+        director.log.wait("users is .*: ignored")
+    Health(director).check()
