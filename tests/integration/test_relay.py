@@ -283,6 +283,33 @@ service director {
                          "PASS\t6\tuser=jane\tproxy\n"]
 
 
+def test_master_user_separator(nodes, backends):
+    """What is behind the separator doesn't decide, here in destuser."""
+    director = nodes.director(BACKENDS, config="""
+auth_master_user_separator = *
+service director {
+  unix_listener my-authreply {
+  }
+}
+""")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(director.path("my-authreply"))
+        file = sock.makefile("rw", newline="\n")
+        file.readline()
+        file.write("VERSION\tdirector-authreply-client\t1\t0\n")
+        for number in range(30):
+            for name in "u%d", "u%d*boss", "u%d*chief*x":
+                file.write("OK\t1\tuser=x\tdestuser=%s\tproxy\n" %
+                           (name % number))
+        file.flush()
+        hosts = [file.readline().rstrip("\n").split("\thost=")[1].split("\t")
+                 [0] for _ in range(90)]
+    assert hosts[::3] == hosts[1::3] == hosts[2::3]
+    assert set(hosts) == set(BACKENDS.split())
+    assert sum(int(row["users"]) for row in director.status()) == 30
+
+
 def test_authreply_wrong_greeting(nodes, backends):
     director = nodes.director(BACKENDS, config="""
 service director {
