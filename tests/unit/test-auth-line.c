@@ -225,7 +225,8 @@ static void test_addresses(void **state ATTR_UNUSED)
 		{ "1\tport=99999999999999999999", NULL, 0, 0 },
 		{ "1\tport=000024", NULL, 0, 0 },
 		{ "1\tlip=10.0.0.1\tlip=x\tport=1\tport=x", NULL, 0, 0 },
-		{ "1\tlip=::1\tlip\tport=1\tport\tlport=2\tlport", "::1", 2, 1 },
+		{ "1\tlip=::1\tlip\tport=1\tport\tlport=2\tlport",
+		  "::1", 2, 1 },
 		{ "1\tlip=11111111111111111111111111111111111111111111111111"
 		  "11111111111111111111111111111111111", NULL, 0, 0 },
 		{ "1\tlipx=10.0.0.1\tlportx=1\tportx=1", NULL, 0, 0 },
@@ -322,7 +323,8 @@ static void test_append_local(void **state ATTR_UNUSED)
 	static const char *const tests[][2] = {
 		{ "1\tuser=u\tproxy", "1\tuser=u" },
 		{ "1\tproxy=y\tuser=u", "1\tuser=u" },
-		{ "1\tproxy\tproxy=x\tdirector_proxy_maybe\tuser=u", "1\tuser=u" },
+		{ "1\tproxy\tproxy=x\tdirector_proxy_maybe\tuser=u",
+		  "1\tuser=u" },
 		{ "1\tdirector_proxy_maybe=y\tuser=u", "1\tuser=u" },
 		{ "1\tproxy", "1" },
 		{ "1\tproxy_maybe\tproxyx\tdirector_tag=proxy",

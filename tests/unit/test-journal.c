@@ -200,8 +200,8 @@ static void test_truncated(void **state ATTR_UNUSED)
 			test_assert_logged("");
 		else if (lines == 0) {
 			/* even less than a header */
-			assert_ptr_equal(strstr(str_c(test_logs), "E journal: "),
-					 str_c(test_logs));
+			assert_int_equal(strncmp(str_c(test_logs),
+						 "E journal: ", 11), 0);
 			str_truncate(test_logs, 0);
 		} else {
 			test_assert_logged(t_strdup_printf(
@@ -244,7 +244,9 @@ static void test_flipped(void **state ATTR_UNUSED)
 	unsigned int i, bit, count, missing, header_len = strlen(HEADER);
 
 	records = sample(&count);
-	for (i = 0; i < str_len(file); i++) for (bit = 0; bit < 8; bit++) T_BEGIN {
+	for (unsigned int pos = 0; pos < str_len(file) * 8; pos++) T_BEGIN {
+		i = pos / 8;
+		bit = pos % 8;
 		data[i] ^= 1U << bit;
 		test_write_file("journal", data, str_len(file));
 		test_reread();
@@ -257,8 +259,8 @@ static void test_flipped(void **state ATTR_UNUSED)
 				 i, bit, missing, str_c(test_logs));
 		}
 		if (missing > 0) {
-			assert_ptr_equal(strstr(str_c(test_logs), "E journal: "),
-					 str_c(test_logs));
+			assert_int_equal(strncmp(str_c(test_logs),
+						 "E journal: ", 11), 0);
 			assert_memory_equal(str_data(test_file("journal.bad")),
 					    data, str_len(file));
 		}
@@ -270,7 +272,8 @@ static void test_flipped(void **state ATTR_UNUSED)
 static void test_foreign(void **state ATTR_UNUSED)
 {
 	static const char *const tests[] = {
-		"x", "x\n", "\n", "hello\nworld\n", "dovecot-director-journal\n",
+		"x", "x\n", "\n", "hello\nworld\n",
+		"dovecot-director-journal\n",
 		"dovecot-director-journal\t1\n",
 		"dovecot-director-journal\tx\t0\n",
 		"dovecot-director-journal\t-1\t0\n",

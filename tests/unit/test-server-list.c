@@ -9,8 +9,8 @@
 	"must be <ip>, <ip>:<port>, [<ipv6>]:<port>, <name> or <name>:<port>"
 #define BACKEND_FORMS \
 	"must be <ip>, <name> or <ip>-<ip>, each with an optional @<tag>; " \
-	"the port comes from the passdb, vhosts are set with doveadm director " \
-	"update"
+	"the port comes from the passdb, vhosts are set with doveadm " \
+	"director update"
 
 static void test_check_director(void **state ATTR_UNUSED)
 {
