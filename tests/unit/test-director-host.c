@@ -95,7 +95,7 @@ static void test_remove(void **state ATTR_UNUSED)
 				 ip_of("10.0.0.1"));
 	unsigned int users =
 		backend_users(director_backends(director), backend);
-	assert_in_range(users, 1, 19);
+	assert_true(users >= 1 && users <= 19);
 
 	assert_int_equal(test_host_remove("10.0.0.3"), DIRECTOR_HOST_NOTFOUND);
 	/* the address given may be the backend's own */
@@ -295,7 +295,8 @@ static void test_walk(void **state ATTR_UNUSED)
 	}
 	assert_int_equal(test_changes_recorded, 1);
 	assert_true(slices >= 2);
-	assert_in_range(recorded_count, WALK_USERS / 4, WALK_USERS / 2);
+	assert_true(recorded_count >= WALK_USERS / 4 &&
+		    recorded_count <= WALK_USERS / 2);
 	assert_recorded();
 	assert_int_equal(director_run(director, &now), FALSE);
 	assert_int_equal(test_changes_recorded, 1);
@@ -313,7 +314,8 @@ static void test_walk(void **state ATTR_UNUSED)
 	/* who is forgotten with his backend needs no record */
 	assert_int_equal(test_host_down("10.0.0.2", TRUE), DIRECTOR_HOST_OK);
 	test_run();
-	assert_in_range(recorded_count, last + WALK_USERS / 4, WALK_USERS);
+	assert_true(recorded_count >= last + WALK_USERS / 4 &&
+		    recorded_count <= WALK_USERS);
 	assert_int_equal(test_host_flush("10.0.0.2"), DIRECTOR_HOST_OK);
 	test_run();
 	assert_int_equal(backends_dead_users(director_backends(director)), 0);
