@@ -89,11 +89,20 @@ void director_record_user_forget(struct director *director, user_idx_t idx)
 	director->v.record(director->context, &record);
 }
 
+static void director_walk_begin(struct director *director)
+{
+	director->walking = TRUE;
+	director->walk_pos = 0;
+	director->walk_change = director->last_change;
+}
+
 void director_backends_changed(struct director *director)
 {
 	director->last_change++;
-	director->walking = TRUE;
-	director->walk_pos = 0;
+	/* A walk that is under way goes on: were it to begin anew each time,
+	   none would end while changes come fast. */
+	if (!director->walking)
+		director_walk_begin(director);
 	director->retry = director->waiting_head;
 }
 
@@ -122,9 +131,11 @@ bool director_walk(struct director *director, const struct director_time *now,
 			    max_steps, director_walk_user, &ctx))
 		return TRUE;
 	director->walking = FALSE;
-	director->recorded_change = director->last_change;
+	director->recorded_change = director->walk_change;
+	if (director->walk_change != director->last_change)
+		director_walk_begin(director);
 	director->v.changes_recorded(director->context);
-	return FALSE;
+	return director->walking;
 }
 
 unsigned int director_last_change(const struct director *director)

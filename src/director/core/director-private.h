@@ -30,6 +30,8 @@ struct director {
 	/* Walk that records users whom a change left where hashing doesn't put
 	   them any more */
 	unsigned int last_change, recorded_change;
+	/* The last change when the walk began: later ones need another lap */
+	unsigned int walk_change;
 	uint32_t walk_pos;
 	bool walking;
 

@@ -3,6 +3,7 @@
 #include "lib.h"
 #include "llist.h"
 #include "str.h"
+#include "str-sanitize.h"
 #include "username-hash.h"
 #include "director-private.h"
 
@@ -289,7 +290,8 @@ void director_refresh(struct director *director, const char *username,
 
 	if (director_user_hash(director, username, &hash, &error) < 0) {
 		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
-			"notify: User %s: %s", username, error));
+			"notify: User %s: %s", str_sanitize(username, 128),
+			error));
 		return;
 	}
 	user_table_foreach_hash(director->users, hash, now->wall, refresh_user,
