@@ -114,6 +114,12 @@ static void host_set(struct admin_connection *ac, const char *const *args,
 						quote(args[0])));
 		return;
 	}
+	if (!server_list_is_tag(tag)) {
+		admin_error(ac, t_strdup_printf(
+			"Invalid tag %s: can't contain spaces or control "
+			"characters", quote(tag)));
+		return;
+	}
 	if (args[1] != NULL && str_to_uint(args[1], &vhosts) < 0) {
 		admin_error(ac, t_strdup_printf(
 			"Invalid vhost count %s: must be a number from 0 to "

@@ -18,6 +18,8 @@
    a session until its lease runs out, told or not. */
 #define REGISTRY_INPUT_PAUSE_MSECS 50
 #define REGISTRY_INPUT_LITTLE 2048
+/* More than one machine ever has: somebody is making them up */
+#define REGISTRY_MAX_SESSIONS 4000000
 /* Complaints about one connection's lines before it is closed */
 #define REGISTRY_MAX_ERRORS 10
 
@@ -105,6 +107,9 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 	time_t since;
 	uint32_t hash;
 
+	if (session_leases_total(director_leases(director_daemon.core)) >=
+	    REGISTRY_MAX_SESSIONS)
+		return registry_error(rc, "START", "too many sessions");
 	if (session_token_parse(args[0], &token) < 0)
 		return registry_error(rc, "START", "invalid token");
 	if (str_to_uint32(args[1], &hash) < 0)

@@ -164,6 +164,15 @@ static void range_nth(const struct ip_addr *first, unsigned int n,
 	}
 }
 
+bool server_list_is_tag(const char *tag)
+{
+	for (; *tag != '\0'; tag++) {
+		if ((unsigned char)*tag <= ' ' || *tag == 0x7f)
+			return FALSE;
+	}
+	return TRUE;
+}
+
 /* Splits off the tag. Returns -1 if the entry can't be right. */
 static int
 split_backend(const char *entry, const char **host_r, const char **tag_r,
@@ -177,12 +186,9 @@ split_backend(const char *entry, const char **host_r, const char **tag_r,
 		*error_r = "tag missing after @";
 		return -1;
 	}
-	for (p = *tag_r; *p != '\0'; p++) {
-		if ((unsigned char)*p <= ' ') {
-			*error_r = "tag can't contain spaces or "
-				"control characters";
-			return -1;
-		}
+	if (!server_list_is_tag(*tag_r)) {
+		*error_r = "tag can't contain spaces or control characters";
+		return -1;
 	}
 	return 0;
 }

@@ -31,6 +31,9 @@ int server_list_parse_backends(const char *const *entries, pool_t pool,
 			       ARRAY_TYPE(const_string) *warnings_r,
 			       const char **error_r);
 
+/* May this be a tag? Not with spaces or control characters. */
+bool server_list_is_tag(const char *tag);
+
 /* Parses one host with an optional tag, "ip[@tag]"; brackets are allowed. For
    commands. Returns 0 or -1. */
 int server_list_parse_ip_tag(const char *str, struct ip_addr *ip_r,

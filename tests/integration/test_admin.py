@@ -129,6 +129,8 @@ REPLIES = [
     ("HOST-SET\t10.0.0.1\t1001", "vhost count too large"),
     ("HOST-SET\t127.0.0.11@x", "host tag can't be changed"),
     ("HOST-SET\t127.0.0.11@", "OK"),
+    ("HOST-SET\t10.0.0.1@a b", "ERROR Invalid tag 'a b'"),
+    ("HOST-SET\t10.0.0.1@a\001tb", "ERROR Invalid tag"),
     ("HOST-SET\t[fd00::1]@t\t1000", "OK"),
     ("HOST-UPDATE\t10.0.0.1\t5", "NOTFOUND"),
     ("HOST-UPDATE\t127.0.0.11", "ERROR Wrong number of parameters"),
