@@ -251,6 +251,7 @@ class Node:
         if self.master is None:
             return
         if self.master.poll() is None:
+            children = self.pids()
             self.master.terminate()
             try:
                 self.master.wait(timeout)
@@ -258,6 +259,11 @@ class Node:
                 self.kill()
                 raise TimeoutError("%s did not stop within %d s\n%s" % (
                     self.name, timeout, self.tail()))
+            # They have the addresses that the next node wants. Login processes
+            # with sessions stay if the configuration says so.
+            if "shutdown_clients = no" not in self.config:
+                wait_for(lambda: not any(is_alive(pid) for pid in children),
+                         "the processes of %s to end" % self.name)
         self.master = None
 
     def kill(self):
