@@ -267,15 +267,17 @@ class Node:
         self.master = None
 
     def kill(self):
-        """Ends it as a power failure would."""
+        """Ends it as a power failure would: nobody sees another one's end."""
+        self.master.send_signal(signal.SIGSTOP)
         children = self.pids()
+        for end in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in children:
+                try:
+                    os.kill(pid, end)
+                except ProcessLookupError:
+                    pass
         self.master.kill()
         self.master.wait()
-        for pid in children:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         wait_for(lambda: not any(is_alive(pid) for pid in children),
                  "%s to be gone" % self.name)
         self.master = None

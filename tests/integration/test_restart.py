@@ -48,7 +48,6 @@ def reloaded(director):
 
 
 def power_failed(director):
-    director.allow("Fatal")
     director.kill()
     director.start()
 
@@ -202,7 +201,6 @@ def test_damaged_journal(nodes, backends, change, said, used):
     before = answered(director)
     director.doveadm("director", "down", "127.0.0.13")
     staying = [user for user in USERS if before[user] == "127.0.0.13"]
-    director.allow("Fatal")
     director.kill()
     path = director.path("director/journal")
     with open(path) as f:
