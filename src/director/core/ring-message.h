@@ -1,0 +1,158 @@
+#ifndef RING_MESSAGE_H
+#define RING_MESSAGE_H
+
+#include "net.h"
+
+/* The lines of the ring protocol (spec: ring-protocol.md §2, §5-11): text to
+   struct and back. Knows nobody. */
+
+#define RING_PROTOCOL_NAME "director"
+#define RING_PROTOCOL_MAJOR 1
+/* Ours. 10 adds what doc/ring-protocol.md says. */
+#define RING_PROTOCOL_MINOR 10
+/* The last one of the original */
+#define RING_MINOR_ORIGINAL 9
+/* Older peers are refused: their HOST lines have no usable tags. */
+#define RING_MINOR_MIN 7
+/* "U" instead of "USER" in the handshake, USER has a timestamp */
+#define RING_MINOR_USER_TIMESTAMP 9
+/* Everything that only we have */
+#define RING_MINOR_OURS 10
+
+/* Without the LF. What is longer is refused on both sides. */
+#define RING_LINE_MAX 1023
+
+enum ring_message_type {
+	/* Handshake */
+	RING_VERSION,
+	RING_ME,
+	RING_HOST_HAND_START,
+	RING_HAND_HOST,
+	RING_HOST_HAND_END,
+	RING_HAND_USER,
+	RING_OPTIONS,
+	RING_DONE,
+	/* Membership */
+	RING_DIRECTOR,
+	RING_DIRECTOR_REMOVE,
+	RING_CONNECT,
+	/* Backends */
+	RING_HOST,
+	RING_HOST_REMOVE,
+	RING_HOST_FLUSH,
+	/* Users */
+	RING_USER,
+	RING_USER_WEAK,
+	RING_USER_MOVE,
+	RING_USER_KICK,
+	RING_USER_KICK_ALT,
+	RING_USER_KICK_HASH,
+	RING_USER_KILLED,
+	RING_USER_KILLED_EVERYWHERE,
+	/* The link */
+	RING_SYNC,
+	RING_PING,
+	RING_PONG,
+	RING_QUIT,
+
+	RING_MESSAGE_TYPES
+};
+
+/* How the message travels (ring-protocol.md §6) */
+enum ring_travel {
+	/* Not at all */
+	RING_TRAVEL_LINK,
+	/* Its handler decides */
+	RING_TRAVEL_OWN,
+	/* To all connections except the sender's; has an origin and a sequence
+	   number */
+	RING_TRAVEL_ALL,
+};
+
+/* A director is identified by address and port. */
+struct ring_address {
+	struct ip_addr ip;
+	in_port_t port;
+};
+
+struct ring_message {
+	enum ring_message_type type;
+
+	/* Who sent it first, and the how manieth it is from there (RING_TRAVEL_
+	   ALL and USER-WEAK). SYNC: its originator and seq. */
+	struct ring_address origin;
+	uint32_t seq;
+	/* ME, DIRECTOR, DIRECTOR-REMOVE, CONNECT: which director */
+	struct ring_address director;
+	/* ME, DIRECTOR from minor 10 on: which process start of it; 0 if not
+	   told */
+	uint32_t instance;
+
+	/* Backend; USER-KICK-HASH: the spared one */
+	struct ip_addr ip;
+	uint32_t vhosts;
+	/* "" if none */
+	const char *tag;
+	/* "" if none */
+	const char *hostname;
+	bool down;
+	/* The state (down, timestamp) is given. */
+	bool has_state;
+
+	uint32_t hash;
+	bool weak;
+
+	/* Seconds since 1970 on the sender's clock (SYNC: the originator's).
+	   HOST: of the last up/down change; USER, U: last use; ME, PING, PONG:
+	   now. */
+	time_t timestamp;
+	bool has_timestamp;
+
+	/* VERSION */
+	unsigned int major;
+	/* VERSION; SYNC: lowest until now, 0 if not told */
+	unsigned int minor;
+	/* HOST-HAND-START, -END: the sender's ring is or was handshaked */
+	bool flag;
+	/* SYNC; 0 = not told */
+	uint32_t hosts_hash;
+	/* PING, PONG: bytes that the sender has not sent yet */
+	uint64_t buffered;
+
+	/* VERSION: protocol name; OPTIONS: all, separated by TABs; USER-KICK:
+	   user name; USER-KICK-ALT: field; QUIT: reason. */
+	const char *text;
+	/* USER-KICK-ALT */
+	const char *value;
+};
+
+/* The name on the wire */
+const char *ring_message_name(enum ring_message_type type);
+/* Peers with a lower minor don't get it. */
+unsigned int ring_message_min_minor(enum ring_message_type type);
+enum ring_travel ring_message_travel(enum ring_message_type type);
+
+/* Decodes a line (without LF and CR). peer_minor: what the peer said in
+   VERSION, 0 before. handshake: the sender hasn't sent DONE yet, so USER of old
+   peers and HOST without origin are possible. in_host_list: between
+   HOST-HAND-START and -END, HOST has no origin. Texts of msg_r are on the data
+   stack. Returns 0, or -1 and what is wrong ("Invalid vhosts 'x'", on the data
+   stack); nothing that comes from outside is an assert. */
+int ring_message_parse(const char *line, unsigned int peer_minor,
+		       bool handshake, bool in_host_list,
+		       struct ring_message *msg_r, const char **error_r);
+
+/* Appends the line with its LF, in the form that a peer of this minor
+   understands (for what goes to several peers: the lowest). The caller has
+   looked at ring_message_min_minor(). If the line would be longer than
+   RING_LINE_MAX, nothing is appended and FALSE is returned. */
+bool ring_message_append(string_t *dest, const struct ring_message *msg,
+			 unsigned int minor);
+
+/* Order of ring-protocol.md §4: family, address bytes, port. -1, 0, 1 */
+int ring_address_cmp(const struct ring_address *a1,
+		     const struct ring_address *a2);
+/* ip:port, [ip]:port; on the data stack */
+const char *ring_address_str(const struct ring_address *address);
+
+#endif
