@@ -1,6 +1,9 @@
 # Copyright (c) 2026 dovecot-director authors, see the included COPYING file
 """The harness itself: a plain proxy to one backend, without a director."""
 
+import os
+import subprocess
+
 import pytest
 
 import clients
@@ -15,6 +18,42 @@ passdb static {
   }
 }
 """
+
+UNIT_TESTS = """
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+static void good(void **state) { (void)state; }
+static void other(void **state) { (void)state; }
+static void bad(void **state) { (void)state; assert_int_equal(1, 2); }
+static void worse(void **state) { (void)state; fail_msg("tests: 7 test(s)"); }
+static int no_setup(void **state) { (void)state; return -1; }
+int main(int argc, char *argv[])
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(good), cmocka_unit_test(bad),
+		cmocka_unit_test(worse),
+		cmocka_unit_test_setup(other, no_setup),
+	};
+	(void)argv;
+	return cmocka_run_group_tests(tests, argc > 1 ? no_setup : NULL, NULL);
+}
+"""
+
+
+@pytest.mark.parametrize("args,passed,failed", [([], 1, 3), (["x"], 0, 1)])
+def test_failed_unit_tests_are_counted(tmp_path, args, passed, failed):
+    program, log = str(tmp_path / "tests"), str(tmp_path / "log")
+    subprocess.run(["cc", "-xc", "-", "-o", program, "-lcmocka"],
+                   input=UNIT_TESTS, text=True, check=True)
+    with open(log, "w") as f:
+        assert subprocess.run([program] + args, stdout=f, stderr=f).returncode
+    check = os.path.join(os.path.dirname(__file__), "../../tools/check")
+    counted = subprocess.run([check, "--count-unit", log], text=True,
+                             stdout=subprocess.PIPE, check=True).stdout
+    assert counted.split() == [str(passed), str(failed)]
 
 
 @pytest.mark.parametrize("restart_request_count", [1, "unlimited"])
