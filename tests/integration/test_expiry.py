@@ -23,15 +23,21 @@ def waited(secs):
              timeout=secs + 5)
 
 
+NO_NOTIFY = "login_proxy_notify_path = no-such-fifo\n"
+NO_PLUGIN = "login_plugins {\n  director_login = no\n}\n"
+
+
 @pytest.mark.parametrize("plugin", [True, False],
                          ids=["login-plugin", "proxy-notify"])
 def test_user_with_a_session_stays(nodes, backends, plugin):
-    """Told by the login plugin, or without it by login/proxy-notify alone"""
+    """Told by the login plugin alone, or by login/proxy-notify alone: each
+    would hide that the other doesn't work"""
     director = nodes.director(
         BACKENDS, restart_request_count="unlimited",
         config="director_user_expire = %d secs\n" % EXPIRE +
-        ("" if plugin else "login_plugins {\n  director_login = no\n}\n"))
-    director.allow("doesn't tell of its sessions")
+        (NO_NOTIFY if plugin else NO_PLUGIN))
+    director.allow("doesn't tell of its sessions",
+                   r"open\(no-such-fifo\) failed: No such file")
     clients.visit("imap", director.ip, "gone")
     left = time.monotonic()
     session = clients.imap(director.ip, "stays")
