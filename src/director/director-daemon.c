@@ -276,6 +276,7 @@ void director_daemon_init(const struct director_settings *set,
 	bool all_restored;
 
 	random_fill(&core_set.instance, sizeof(core_set.instance));
+	random_fill(&core_set.hash_key, sizeof(core_set.hash_key));
 	daemon->set = set;
 	daemon->event = event;
 	daemon->dir_fd = journal_dir_fd;

@@ -217,7 +217,7 @@ static void test_model(void **state ATTR_UNUSED)
 	uint64_t seed = 1;
 	unsigned int i;
 
-	leases = session_leases_init(7, model_changed, NULL);
+	leases = session_leases_init(7, 77, model_changed, NULL);
 	for (i = 0; i < MODEL_PROCESSES; i++)
 		processes[i] = login_process_ref(leases, i + 1);
 	for (unsigned int step = 0; step < MODEL_STEPS; step++) T_BEGIN {

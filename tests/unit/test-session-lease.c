@@ -38,7 +38,7 @@ static int setup(void **state)
 {
 	now = 5000000;
 	i_zero(&changed);
-	leases = session_leases_init(INSTANCE, lease_changed, &changed);
+	leases = session_leases_init(INSTANCE, 77, lease_changed, &changed);
 	process1 = login_process_ref(leases, PID1);
 	process2 = login_process_ref(leases, PID2);
 	return test_frame_setup(state);
@@ -174,8 +174,8 @@ static void test_issue(void **state ATTR_UNUSED)
 
 	assert_int_equal(lease->state, SESSION_LEASE_ISSUED);
 	assert_ptr_equal(lease->process, process1);
-	assert_ptr_equal(lease->tag, tag);
-	assert_int_equal(lease->hash, 7);
+	assert_ptr_equal(lease->user->tag, tag);
+	assert_int_equal(lease->user->hash, 7);
 	assert_null(lease->plugin);
 	assert_true(net_ip_compare(&lease->backend->ip, ip_of("10.0.0.1")));
 	assert_int_equal(lease->since, 1700000000);

@@ -70,7 +70,7 @@ director_init(const struct director_core_settings *set,
 	director->users = user_table_init(director->backends,
 					  set->user_expire_secs, now->wall,
 					  director_user_removed, director);
-	director->leases = session_leases_init(set->instance,
+	director->leases = session_leases_init(set->instance, set->hash_key,
 					       director_session_changed,
 					       director);
 	return director;
@@ -305,13 +305,13 @@ director_session_adopt(struct director *director,
 		       struct backend *backend,
 		       const struct director_time *now)
 {
+	uint32_t hash = lease->user->hash;
 	struct backend *current;
 	user_idx_t idx;
 
-	idx = user_table_lookup(director->users, lease->tag, lease->hash,
-				now->wall);
+	idx = user_table_lookup(director->users, backend->tag, hash, now->wall);
 	if (idx == USER_IDX_NONE) {
-		idx = director_add_user(director, lease->tag, lease->hash,
+		idx = director_add_user(director, backend->tag, hash,
 					backend->slot, now);
 		if (idx != USER_IDX_NONE)
 			(void)director_record_user(director, idx);
@@ -322,8 +322,7 @@ director_session_adopt(struct director *director,
 	if (current != backend) {
 		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
 			"User hash %u has a session on %s although he is "
-			"assigned to %s", lease->hash,
-			net_ip2addr(&backend->ip),
+			"assigned to %s", hash, net_ip2addr(&backend->ip),
 			net_ip2addr(&current->ip)));
 	}
 }
@@ -352,9 +351,9 @@ director_session_start(struct director *director,
 			*error_r = "was started already";
 			return NULL;
 		}
-		if (lease->hash != hash) {
+		if (lease->user->hash != hash) {
 			*error_r = t_strdup_printf("is for user hash %u",
-						   lease->hash);
+						   lease->user->hash);
 			return NULL;
 		}
 		/* it counts where it is, whatever was answered */
@@ -393,8 +392,8 @@ void director_session_up(struct director *director,
 		return;
 	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
 		"Backend %s redirected user hash %u to %s: he may be on two "
-		"backends", net_ip2addr(&lease->backend->ip), lease->hash,
-		net_ip2addr(redirected)));
+		"backends", net_ip2addr(&lease->backend->ip),
+		lease->user->hash, net_ip2addr(redirected)));
 	session_lease_redirect(director->leases, lease, redirected);
 }
 

@@ -32,6 +32,9 @@ struct director_core_settings {
 	unsigned int user_expire_secs;
 	/* Random, different for every process start in the cluster */
 	uint64_t instance;
+	/* Random, told to nobody: the tables of what comes from outside are
+	   hashed with it */
+	uint64_t hash_key;
 };
 
 /* What has to be known again after a restart (design.md "What hashing can

@@ -33,9 +33,15 @@ enum session_lease_state {
    get no lease. */
 #define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 1024
 
+/* In a chain of a hash table */
+struct session_node {
+	struct session_node *next;
+};
+
 /* A login process, named by the pid that it gave itself. It exists as long as
    somebody holds a reference or it has leases. */
 struct login_process {
+	struct session_node node;
 	pid_t pid;
 	int refcount;
 	/* Connected login plugins with this pid (0 or 1; more only for a
@@ -59,6 +65,7 @@ struct session_token {
 
 /* Sessions to one backend address */
 struct session_backend {
+	struct session_node node;
 	struct ip_addr ip;
 	/* Leases in STARTED or UP */
 	unsigned int sessions;
@@ -66,26 +73,37 @@ struct session_backend {
 	unsigned int refcount;
 };
 
+/* A user who has leases here */
+struct session_user {
+	struct session_node node;
+	/* Of the backend; "" if that isn't known. Lives as long as backends. */
+	const char *tag;
+	/* All of them, the newest first */
+	struct session_lease *leases;
+	uint32_t hash;
+	/* How many are ISSUED, how many STARTED or UP */
+	unsigned int issued, sessions;
+};
+
 struct session_lease {
-	/* of the same process; of the same hash chain; by deadline */
+	struct session_node node;
+	/* of the same process; of the same user; by deadline */
 	struct session_lease *process_prev, *process_next;
-	struct session_lease *token_next, *hash_next;
+	struct session_lease *user_prev, *user_next;
 	struct session_lease *deadline_prev, *deadline_next;
 
 	struct login_process *process;
+	struct session_user *user;
 	struct session_backend *backend;
 	struct session_token token;
-	/* Of the backend; "" if that isn't known. Lives as long as backends. */
-	const char *tag;
 	/* Monotonic milliseconds; 0 = none. ISSUED: when it is forgotten.
 	   Others: its process has lost its connection, forgotten then. */
 	uint64_t deadline;
-	/* When it was issued or, if announced, as the plugin says; seconds since
-	   1970 */
-	time_t since;
 	/* Which plugin connection told of it; NULL if ISSUED or orphaned */
 	void *plugin;
-	uint32_t hash;
+	/* When it was issued or, if announced, as the plugin says; seconds since
+	   1970, until 2106 */
+	uint32_t since;
 	enum session_lease_state state;
 };
 
@@ -94,9 +112,10 @@ struct session_lease {
 typedef void session_lease_changed_callback_t(const char *tag, uint32_t hash,
 					      bool leased, void *context);
 
-/* instance: random, different for every process start in the cluster. */
+/* instance: random, different for every process start in the cluster; tokens
+   show it. hash_key: random, kept to itself. */
 struct session_leases *
-session_leases_init(uint64_t instance,
+session_leases_init(uint64_t instance, uint64_t hash_key,
 		    session_lease_changed_callback_t *changed, void *context);
 void session_leases_deinit(struct session_leases **leases);
 
@@ -156,6 +175,10 @@ bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
 /* Monotonic milliseconds, 0 = never */
 uint64_t session_leases_next_deadline(const struct session_leases *leases);
 
+/* NULL if there is no lease of his. Valid until the next lease ends. */
+const struct session_user *
+session_leases_user(struct session_leases *leases, const char *tag,
+		    uint32_t hash);
 /* Is a lease in STARTED or UP there? */
 bool session_leases_has(struct session_leases *leases, const char *tag,
 			uint32_t hash);
@@ -164,6 +187,9 @@ unsigned int session_leases_count(struct session_leases *leases,
 				  const struct ip_addr *ip);
 /* All leases, ISSUED ones too */
 unsigned int session_leases_total(const struct session_leases *leases);
+/* What was looked at in chains since init: grows with the calls, not with what
+   is there. */
+uint64_t session_leases_steps(const struct session_leases *leases);
 
 /* Token <-> text of [0-9a-f-]. The text is on the data stack. */
 const char *session_token_str(const struct session_token *token);
