@@ -120,9 +120,9 @@ struct ring_message {
 	uint64_t buffered;
 
 	/* VERSION: protocol name; OPTIONS: all, separated by TABs; USER-KICK:
-	   user name; USER-KICK-ALT: field; QUIT: reason. */
+	   user name; USER-KICK-ALT: field; QUIT: reason. "" if none. */
 	const char *text;
-	/* USER-KICK-ALT */
+	/* USER-KICK-ALT. "" if none */
 	const char *value;
 };
 
@@ -132,12 +132,14 @@ const char *ring_message_name(enum ring_message_type type);
 unsigned int ring_message_min_minor(enum ring_message_type type);
 enum ring_travel ring_message_travel(enum ring_message_type type);
 
-/* Decodes a line (without LF and CR). peer_minor: what the peer said in
-   VERSION, 0 before. handshake: the sender hasn't sent DONE yet, so USER of old
-   peers and HOST without origin are possible. in_host_list: between
-   HOST-HAND-START and -END, HOST has no origin. Texts of msg_r are on the data
-   stack. Returns 0, or -1 and what is wrong ("Invalid vhosts 'x'", on the data
-   stack); nothing that comes from outside is an assert. */
+/* Decodes a line (without LF and CR, and it can't have NULs). peer_minor: what
+   the peer said in VERSION, 0 before. handshake: the sender hasn't sent DONE
+   yet, so there are handshake messages, and USER of old peers is one.
+   in_host_list: between HOST-HAND-START and -END, where HOST has no origin.
+   What doesn't belong here is refused. Texts of msg_r are on the data stack.
+   Returns 0, or -1 and what is wrong ("HOST: Invalid vhosts 'x'", on the data
+   stack; msg_r is undefined then); nothing that comes from outside is an
+   assert. */
 int ring_message_parse(const char *line, unsigned int peer_minor,
 		       bool handshake, bool in_host_list,
 		       struct ring_message *msg_r, const char **error_r);
@@ -145,7 +147,9 @@ int ring_message_parse(const char *line, unsigned int peer_minor,
 /* Appends the line with its LF, in the form that a peer of this minor
    understands (for what goes to several peers: the lowest). The caller has
    looked at ring_message_min_minor(). If the line would be longer than
-   RING_LINE_MAX, nothing is appended and FALSE is returned. */
+   RING_LINE_MAX, or a tag or host name is one that ring_message_parse()
+   refuses (over 255 bytes, control characters), nothing is appended and FALSE
+   is returned. Texts may be NULL instead of "". */
 bool ring_message_append(string_t *dest, const struct ring_message *msg,
 			 unsigned int minor);
 
