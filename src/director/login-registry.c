@@ -26,7 +26,7 @@
 struct registry_connection {
 	struct connection conn;
 	/* After PROCESS */
-	struct login_process *process;
+	struct session_plugin *plugin;
 	char *protocol;
 	struct timeout *to_resume;
 	unsigned int errors;
@@ -43,12 +43,8 @@ static void registry_destroy(struct connection *conn)
 	struct director_time now = director_daemon_now();
 
 	timeout_remove(&rc->to_resume);
-	if (rc->process != NULL) {
-		rc->process->plugins--;
-		(void)session_leases_plugin_lost(leases, rc->process, rc,
-						 now.msecs);
-		login_process_unref(leases, &rc->process);
-	}
+	if (rc->plugin != NULL)
+		session_plugin_lost(leases, &rc->plugin, now.msecs);
 	if (conn->disconnect_reason == CONNECTION_DISCONNECT_BUFFER_FULL) {
 		e_error(conn->event, "Line longer than %u bytes, "
 			"disconnecting", REGISTRY_MAX_LINE_LEN);
@@ -74,10 +70,12 @@ static int registry_error(struct registry_connection *rc, const char *cmd,
 static int
 cmd_process(struct registry_connection *rc, const char *const *args)
 {
+	struct session_leases *leases = director_leases(director_daemon.core);
 	struct connection *conn = &rc->conn;
+	struct login_process *process;
 	pid_t pid;
 
-	if (rc->process != NULL)
+	if (rc->plugin != NULL)
 		return registry_error(rc, "PROCESS", "given twice");
 	if (str_to_pid(args[0], &pid) < 0 || pid <= 0)
 		return registry_error(rc, "PROCESS", "invalid pid");
@@ -89,11 +87,9 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 			(long)conn->remote_pid);
 		return -1;
 	}
-	rc->process = login_process_ref(director_leases(director_daemon.core),
-					pid);
-	rc->process->plugins++;
-	rc->process->plugin_seen = TRUE;
-	rc->process->plugin_missing = FALSE;
+	process = login_process_ref(leases, pid);
+	rc->plugin = session_plugin_init(leases, process);
+	login_process_unref(leases, &process);
 	rc->protocol = i_strdup(args[1]);
 	return 1;
 }
@@ -119,9 +115,8 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 	if (str_to_time(args[3], &since) < 0)
 		return registry_error(rc, "START", "invalid time");
 	since = I_MIN(director_daemon_from_wall(since), now.wall);
-	if (director_session_start(director_daemon.core, rc->process, rc,
-				   &token, hash, &ip, since, &now,
-				   &error) == NULL) {
+	if (director_session_start(director_daemon.core, rc->plugin, &token,
+				   hash, &ip, since, &now, &error) == NULL) {
 		return registry_error(rc, "START", t_strdup_printf(
 			"token %s %s", args[0], error));
 	}
@@ -140,7 +135,7 @@ registry_lease(struct registry_connection *rc, const char *token_str)
 		return NULL;
 	lease = session_lease_lookup(director_leases(director_daemon.core),
 				     &token);
-	return lease == NULL || lease->plugin != rc ? NULL : lease;
+	return lease == NULL || lease->plugin != rc->plugin ? NULL : lease;
 }
 
 static int cmd_up(struct registry_connection *rc, const char *const *args)
@@ -174,7 +169,8 @@ static int cmd_announced(struct registry_connection *rc,
 	struct director_time now = director_daemon_now();
 
 	rc->announced = TRUE;
-	director_sessions_announced(director_daemon.core, rc->process, &now);
+	director_sessions_announced(director_daemon.core, rc->plugin->process,
+				    &now);
 	return 1;
 }
 
@@ -229,7 +225,7 @@ static int registry_args(struct connection *conn, const char *const *args)
 		e_debug(conn->event, "Unknown command: %s", args[0]);
 		return 1;
 	}
-	if (cmd->handler != cmd_process && rc->process == NULL) {
+	if (cmd->handler != cmd_process && rc->plugin == NULL) {
 		e_error(conn->event, "%s before PROCESS, disconnecting",
 			cmd->name);
 		return -1;

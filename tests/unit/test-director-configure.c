@@ -148,6 +148,8 @@ static void test_grace(void **state ATTR_UNUSED)
 {
 	struct login_process *process =
 		login_process_ref(director_leases(director), 1);
+	struct session_plugin *plugin =
+		session_plugin_init(director_leases(director), process);
 	const struct session_token token = { .instance = 99, .seq = 1 };
 	struct test_lookup *moved[100], *lookup;
 	unsigned int i, count = 0, stay = 0;
@@ -174,7 +176,7 @@ static void test_grace(void **state ATTR_UNUSED)
 
 	/* one of them has a session; another one says so of its user before he
 	   logs in again */
-	lease = director_session_start(director, process, process, &token,
+	lease = director_session_start(director, plugin, &token,
 				       moved[0]->lookup.hash,
 				       ip_of("10.0.0.1"), 1, &now, &error);
 	assert_non_null(lease);
@@ -199,6 +201,7 @@ static void test_grace(void **state ATTR_UNUSED)
 	}
 	assert_string_equal(where("known"), "10.0.0.1");
 	director_session_end(director, &lease, &now);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);
 }
 

@@ -159,13 +159,15 @@ static void test_live_sessions(void **state ATTR_UNUSED)
 {
 	struct login_process *process =
 		login_process_ref(director_leases(director), 1);
+	struct session_plugin *plugin =
+		session_plugin_init(director_leases(director), process);
 	struct test_lookup *lookup;
 	struct session_lease *lease;
 	const char *error, *ip = "10.0.0.1";
 
 	test_configure(ip);
 	lookup = test_lookup_for(process, "jane", "");
-	lease = director_session_start(director, process, process,
+	lease = director_session_start(director, plugin,
 				       &lookup->lookup.token,
 				       lookup->lookup.hash, ip_of(ip), 1, &now,
 				       &error);
@@ -179,6 +181,7 @@ static void test_live_sessions(void **state ATTR_UNUSED)
 	test_assert_logged("W by Host 10.0.0.1 removed with 1 live sessions: "
 		"until they end, their users may be on two backends");
 	director_session_end(director, &lease, &now);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);
 }
 

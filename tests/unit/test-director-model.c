@@ -22,6 +22,7 @@ static struct {
 	uint32_t dump_pos;
 
 	struct login_process *process;
+	struct session_plugin *plugin;
 	ARRAY(struct session_lease *) sessions;
 	const char *config;
 } m;
@@ -159,6 +160,7 @@ static void forget_sessions(struct director *old)
 		session_lease_end(director_leases(old), &lease);
 		array_pop_front(&m.sessions);
 	}
+	session_plugin_lost(director_leases(old), &m.plugin, now.msecs);
 	login_process_unref(director_leases(old), &m.process);
 }
 
@@ -166,7 +168,7 @@ static void adopt_director(void)
 {
 	test_on_record = journal_record;
 	m.process = login_process_ref(director_leases(director), 1);
-	m.process->plugin_seen = TRUE;
+	m.plugin = session_plugin_init(director_leases(director), m.process);
 	journal_free(&m.next);
 	while (journal_replace(below(2) == 0 ? UINT_MAX : 100)) ;
 }
@@ -358,7 +360,7 @@ static void op_logins(void)
 		}
 		if (lookup.process == NULL)
 			continue;
-		lease = director_session_start(director, m.process, &m,
+		lease = director_session_start(director, m.plugin,
 					       &lookup.token, lookup.hash,
 					       &lookup.backend->ip, now.wall,
 					       &now, &error);

@@ -8,20 +8,24 @@
 #define SINCE (TEST_WALL - 10)
 
 static struct login_process *process;
-static char plugin, plugin2;
+static struct session_plugin *plugin;
 
 static int setup(void **state)
 {
 	int ret = test_director_setup(state);
 
 	process = login_process_ref(director_leases(director), PID);
-	process->plugin_seen = TRUE;
+	plugin = session_plugin_init(director_leases(director), process);
 	return ret;
 }
 
 static int teardown(void **state)
 {
-	login_process_unref(director_leases(director), &process);
+	struct session_leases *leases = director_leases(director);
+
+	if (plugin != NULL)
+		session_plugin_lost(leases, &plugin, now.msecs);
+	login_process_unref(leases, &process);
 	return test_director_teardown(state);
 }
 
@@ -43,7 +47,7 @@ start_at(const struct session_token *token, uint32_t hash, const char *ip,
 	 const char **error_r)
 {
 	*error_r = NULL;
-	return director_session_start(director, process, &plugin, token, hash,
+	return director_session_start(director, plugin, token, hash,
 				      ip_of(ip), SINCE, &now, error_r);
 }
 
@@ -147,6 +151,8 @@ static void test_bad_start(void **state ATTR_UNUSED)
 {
 	struct login_process *other =
 		login_process_ref(director_leases(director), PID + 1);
+	struct session_plugin *second =
+		session_plugin_init(director_leases(director), other);
 	const struct director_lookup *lookup;
 	struct session_lease *lease;
 	const char *error;
@@ -155,10 +161,9 @@ static void test_bad_start(void **state ATTR_UNUSED)
 	lookup = login("jane");
 
 	/* another process */
-	lease = director_session_start(director, other, &plugin2,
-				       &lookup->token, lookup->hash,
-				       &lookup->backend->ip, SINCE, &now,
-				       &error);
+	lease = director_session_start(director, second, &lookup->token,
+				       lookup->hash, &lookup->backend->ip,
+				       SINCE, &now, &error);
 	assert_null(lease);
 	assert_string_equal(error, "was given to process 4711");
 	/* another user */
@@ -176,12 +181,14 @@ static void test_bad_start(void **state ATTR_UNUSED)
 	assert_null(start_at(&lookup->token, lookup->hash,
 			     net_ip2addr(&lookup->backend->ip), &error));
 	assert_string_equal(error, "was started already");
-	assert_null(director_session_start(director, process, &plugin2,
-					   &lookup->token, lookup->hash,
-					   &lookup->backend->ip, SINCE, &now,
-					   &error));
+	session_plugin_lost(director_leases(director), &second, now.msecs);
+	second = session_plugin_init(director_leases(director), process);
+	assert_null(director_session_start(director, second, &lookup->token,
+					   lookup->hash, &lookup->backend->ip,
+					   SINCE, &now, &error));
 	assert_string_equal(error, "was started already");
-	assert_ptr_equal(lease->plugin, &plugin);
+	assert_ptr_equal(lease->plugin, plugin);
+	session_plugin_lost(director_leases(director), &second, now.msecs);
 	login_process_unref(director_leases(director), &other);
 	test_assert_not_logged();
 }
@@ -222,8 +229,7 @@ static void test_process_dies(void **state ATTR_UNUSED)
 	test_configure("10.0.0.1");
 	(void)start(login("jane"));
 	test_pass((TEST_EXPIRE / 2 - 1) * 1000);
-	assert_int_equal(session_leases_plugin_lost(leases, process, &plugin,
-						    now.msecs), 1);
+	session_plugin_lost(leases, &plugin, now.msecs);
 	gone = now.msecs + SESSION_LEASE_ORPHAN_MSECS;
 	assert_true(director_next_deadline(director, &now) <= gone);
 	test_pass(SESSION_LEASE_ORPHAN_MSECS - 1);
@@ -252,15 +258,15 @@ static void test_not_announced(void **state ATTR_UNUSED)
 	stays = start(login("stays"));
 	token = stays->token;
 	test_pass((TEST_EXPIRE / 2 - 1) * 1000);
-	assert_int_equal(session_leases_plugin_lost(leases, process, &plugin,
-						    now.msecs), 2);
-	assert_ptr_equal(director_session_start(director, process, &plugin2,
-						&token, test_hash("stays"),
-						ip_of("10.0.0.1"), SINCE, &now,
-						&error), stays);
+	session_plugin_lost(leases, &plugin, now.msecs);
+	plugin = session_plugin_init(leases, process);
+	assert_ptr_equal(start_at(&token, test_hash("stays"), "10.0.0.1",
+				  &error), stays);
 	test_pass(2000);
 	assert_true(is_leased("jane"));
 	director_sessions_announced(director, process, &now);
+	assert_true(director_next_deadline(director, &now) == now.msecs);
+	test_run();
 	assert_false(is_leased("jane"));
 	assert_true(is_leased("stays"));
 	test_pass(TEST_EXPIRE * 1000 - 1);
@@ -405,12 +411,13 @@ static void test_announced_before_backend(void **state ATTR_UNUSED)
 				 DIRECTOR_HOST_OK);
 		test_run();
 		(void)where_tag("jane", tag);
-		(void)session_leases_plugin_lost(leases, process, &plugin,
-						 now.msecs);
+		session_plugin_lost(leases, &plugin, now.msecs);
+		plugin = session_plugin_init(leases, process);
 		lease = start_at(&token, test_hash("jane"), "10.0.0.1",
 				 &error);
 		assert_non_null(lease);
 		director_sessions_announced(director, process, &now);
+		test_run();
 		assert_int_equal(session_leases_total(leases), 1);
 		test_pass(10 * TEST_EXPIRE * 1000);
 		/* his session keeps him */

@@ -15,17 +15,19 @@ static struct session_leases *leases;
 static struct login_process *process;
 static struct session_lease *all[COUNT];
 static const char *const tag = "";
-static char plugin;
+static struct session_plugin *plugin;
 
 static int setup(void **state)
 {
 	leases = session_leases_init(7, 0x1234567890abcdefULL, NULL, NULL);
 	process = login_process_ref(leases, 1);
+	plugin = session_plugin_init(leases, process);
 	return test_frame_setup(state);
 }
 
 static int teardown(void **state)
 {
+	session_plugin_lost(leases, &plugin, 1);
 	login_process_unref(leases, &process);
 	session_leases_deinit(&leases);
 	return test_frame_teardown(state);
@@ -44,9 +46,8 @@ static void announce(unsigned int i, uint32_t hash, const struct ip_addr *ip,
 		     const struct session_token *token)
 {
 	assert_null(session_lease_lookup(leases, token));
-	all[i] = session_lease_announce(leases, process, tag, hash, ip, token,
+	all[i] = session_lease_announce(leases, plugin, tag, hash, ip, token,
 					1);
-	session_lease_start(leases, all[i], &plugin);
 	assert_true(session_leases_has(leases, tag, hash));
 	assert_ptr_equal(session_lease_lookup(leases, token), all[i]);
 }
@@ -74,11 +75,11 @@ static void test_one_user(void **state ATTR_UNUSED)
 		all[i] = session_lease_issue(leases, process, tag, 5, ip, 1, 1);
 		assert_false(session_leases_has(leases, tag, 5));
 	}
-	session_lease_start(leases, all[0], &plugin);
+	session_lease_start(leases, all[0], plugin);
 	for (unsigned int i = 0; i < COUNT; i++)
 		assert_true(session_leases_has(leases, tag, 5));
 	for (unsigned int i = 1; i < COUNT; i += 2)
-		session_lease_start(leases, all[i], &plugin);
+		session_lease_start(leases, all[i], plugin);
 	user = session_leases_user(leases, tag, 5);
 	assert_int_equal(user->sessions, COUNT / 2 + 1);
 	assert_int_equal(user->issued, COUNT / 2 - 1);

@@ -11,7 +11,8 @@
 static struct session_leases *leases;
 static struct login_process *process1, *process2;
 static const char *const tag = "", *const tag2 = "t";
-static char plugin1, plugin2;
+/* Connections of plugins: two of process1, one of process2 */
+static struct session_plugin *plugins[3];
 static uint64_t now;
 
 /* What the callback was told last, and how often it was told something */
@@ -48,6 +49,10 @@ static int teardown(void **state)
 {
 	unsigned int count = changed.count;
 
+	for (unsigned int i = 0; i < N_ELEMENTS(plugins); i++) {
+		if (plugins[i] != NULL)
+			session_plugin_lost(leases, &plugins[i], now);
+	}
 	if (process1 != NULL)
 		login_process_unref(leases, &process1);
 	if (process2 != NULL)
@@ -73,13 +78,23 @@ issue(struct login_process *process, const char *lease_tag, uint32_t hash)
 				   ip_of("10.0.0.1"), now, 1700000000);
 }
 
-static struct session_lease *
-start(struct login_process *process, const char *lease_tag, uint32_t hash,
-      void *plugin)
+/* Connects when it is wanted first. */
+static struct session_plugin *plugin(unsigned int idx)
 {
-	struct session_lease *lease = issue(process, lease_tag, hash);
+	if (plugins[idx] == NULL) {
+		plugins[idx] = session_plugin_init(leases, idx == 2 ?
+						   process2 : process1);
+	}
+	return plugins[idx];
+}
 
-	session_lease_start(leases, lease, plugin);
+static struct session_lease *
+start(unsigned int plugin_idx, const char *lease_tag, uint32_t hash)
+{
+	struct session_lease *lease =
+		issue(plugin(plugin_idx)->process, lease_tag, hash);
+
+	session_lease_start(leases, lease, plugin(plugin_idx));
 	return lease;
 }
 
@@ -209,9 +224,9 @@ static void test_life(void **state ATTR_UNUSED)
 	struct session_lease *lease = issue(process1, tag, 7);
 	struct session_token token = lease->token;
 
-	session_lease_start(leases, lease, &plugin1);
+	session_lease_start(leases, lease, plugin(0));
 	assert_int_equal(lease->state, SESSION_LEASE_STARTED);
-	assert_ptr_equal(lease->plugin, &plugin1);
+	assert_ptr_equal(lease->plugin, plugin(0));
 	assert_int_equal(process1->issued, 0);
 	assert_true(session_leases_has(leases, tag, 7));
 	assert_int_equal(sessions("10.0.0.1"), 1);
@@ -244,8 +259,8 @@ static void test_life(void **state ATTR_UNUSED)
 /* The callback is told of the first and of the last session. */
 static void test_users_sessions(void **state ATTR_UNUSED)
 {
-	struct session_lease *a = start(process1, tag, 7, &plugin1);
-	struct session_lease *b = start(process2, tag, 7, &plugin2);
+	struct session_lease *a = start(0, tag, 7);
+	struct session_lease *b = start(2, tag, 7);
 	struct session_lease *waiting = issue(process1, tag, 7);
 	struct session_lease *other;
 
@@ -254,7 +269,7 @@ static void test_users_sessions(void **state ATTR_UNUSED)
 
 	/* the same hash in another tag is another user */
 	assert_false(session_leases_has(leases, tag2, 7));
-	other = start(process1, tag2, 7, &plugin1);
+	other = start(0, tag2, 7);
 	assert_int_equal(changed.count, 2);
 	assert_ptr_equal(changed.tag, tag2);
 	assert_true(session_leases_has(leases, tag2, 7));
@@ -323,12 +338,11 @@ static void test_announce(void **state ATTR_UNUSED)
 	const struct session_token token = { .instance = 5, .seq = 6 };
 	struct session_lease *lease;
 
-	lease = session_lease_announce(leases, process1, tag, 9,
+	lease = session_lease_announce(leases, plugin(0), tag, 9,
 				       ip_of("fd00::1"), &token, 1600000000);
-	session_lease_start(leases, lease, &plugin1);
 	assert_int_equal(lease->state, SESSION_LEASE_STARTED);
 	assert_int_equal(lease->since, 1600000000);
-	assert_ptr_equal(lease->plugin, &plugin1);
+	assert_ptr_equal(lease->plugin, plugin(0));
 	assert_ptr_equal(session_lease_lookup(leases, &token), lease);
 	assert_int_equal(sessions("fd00::1"), 1);
 	assert_int_equal(process1->issued, 0);
@@ -341,32 +355,33 @@ static void test_announce(void **state ATTR_UNUSED)
 
 static void test_orphans(void **state ATTR_UNUSED)
 {
-	struct session_lease *a = start(process1, tag, 1, &plugin1);
-	struct session_lease *b = start(process1, tag, 2, &plugin1);
-	struct session_lease *other = start(process1, tag, 3, &plugin2);
+	struct session_lease *a = start(0, tag, 1);
+	struct session_lease *b = start(0, tag, 2);
+	struct session_lease *other = start(1, tag, 3);
 	struct session_lease *waiting = issue(process1, tag, 4);
 	struct session_token b_token = b->token;
 	unsigned int count = changed.count;
 
 	session_lease_up(a);
-	assert_int_equal(session_leases_plugin_lost(leases, process1, &plugin1,
-						    now), 2);
+	session_plugin_lost(leases, &plugins[0], now);
+	assert_null(plugins[0]);
 	/* they count on */
 	assert_int_equal(changed.count, count);
 	assert_true(session_leases_has(leases, tag, 1));
 	assert_int_equal(sessions("10.0.0.1"), 3);
-	assert_null(a->plugin);
-	assert_null(b->plugin);
-	assert_ptr_equal(other->plugin, &plugin2);
+	assert_false(session_lease_is_told(a));
+	assert_false(session_lease_is_told(b));
+	assert_true(session_lease_is_told(other));
+	assert_ptr_equal(other->plugin, plugin(1));
 	assert_int_equal(waiting->state, SESSION_LEASE_ISSUED);
 	assert_true(session_leases_next_deadline(leases) ==
 		    now + SESSION_LEASE_ORPHAN_MSECS);
 
 	/* one of them is told by the new connection */
 	now += SESSION_LEASE_ORPHAN_MSECS - 1;
-	session_lease_start(leases, a, &plugin2);
+	session_lease_start(leases, a, plugin(1));
 	assert_int_equal(a->state, SESSION_LEASE_UP);
-	assert_ptr_equal(a->plugin, &plugin2);
+	assert_ptr_equal(a->plugin, plugin(1));
 	assert_int_equal(changed.count, count);
 	assert_int_equal(sessions("10.0.0.1"), 3);
 	expire_all();
@@ -382,16 +397,21 @@ static void test_orphans(void **state ATTR_UNUSED)
 
 static void test_announced(void **state ATTR_UNUSED)
 {
-	struct session_lease *a = start(process1, tag, 1, &plugin1);
-	struct session_lease *b = start(process1, tag, 2, &plugin1);
-	struct session_lease *elsewhere = start(process2, tag, 3, &plugin2);
+	struct session_lease *a = start(0, tag, 1);
+	struct session_lease *b = start(0, tag, 2);
+	struct session_lease *elsewhere = start(2, tag, 3);
 	struct session_lease *waiting = issue(process1, tag, 4);
 	struct session_token b_token = b->token;
 
-	(void)session_leases_plugin_lost(leases, process1, &plugin1, now);
-	(void)session_leases_plugin_lost(leases, process2, &plugin2, now);
-	session_lease_start(leases, a, &plugin1);
-	session_leases_plugin_announced(leases, process1);
+	session_plugin_lost(leases, &plugins[0], now);
+	session_plugin_lost(leases, &plugins[2], now);
+	now += 10;
+	session_lease_start(leases, a, plugin(0));
+	session_leases_announced(leases, process1, now);
+	/* due, and not more */
+	assert_ptr_equal(session_lease_lookup(leases, &b_token), b);
+	assert_true(session_leases_next_deadline(leases) == now);
+	expire_all();
 	assert_null(session_lease_lookup(leases, &b_token));
 	assert_false(session_leases_has(leases, tag, 2));
 	assert_true(session_leases_has(leases, tag, 1));
@@ -407,9 +427,62 @@ static void test_announced(void **state ATTR_UNUSED)
 	session_lease_end(leases, &a);
 	session_lease_end(leases, &waiting);
 	login_process_unref(leases, &process2);
-	session_leases_plugin_announced(leases, elsewhere->process);
+	session_leases_announced(leases, elsewhere->process, now);
+	expire_all();
 	assert_int_equal(session_leases_total(leases), 0);
 }
+
+/* Between ANNOUNCED and the end of what is over. */
+static void test_announced_late(void **state ATTR_UNUSED)
+{
+	struct session_lease *a = start(0, tag, 1), *b = start(0, tag, 2);
+	struct session_lease *later = start(1, tag, 3);
+
+	session_plugin_lost(leases, &plugins[0], now);
+	session_leases_announced(leases, process1, now);
+	session_leases_announced(leases, process1, now);
+	/* it is there after all */
+	session_lease_start(leases, b, plugin(0));
+	session_lease_end(leases, &a);
+	expire_all();
+	assert_true(session_lease_is_told(b));
+	assert_int_equal(session_leases_total(leases), 2);
+
+	/* The connection in use is lost, too; what comes then is of this one. */
+	session_plugin_lost(leases, &plugins[1], now);
+	now += SESSION_LEASE_ORPHAN_MSECS - 1;
+	session_plugin_lost(leases, &plugins[0], now);
+	session_leases_announced(leases, process1, now);
+	session_lease_start(leases, later, plugin(1));
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 1);
+	session_lease_end(leases, &later);
+}
+
+/* However many sessions a login process has, none of it waits for them. */
+static void test_lost_sliced(void **state ATTR_UNUSED)
+{
+	const struct login_process *missing;
+	const unsigned int count = 100000;
+	uint64_t steps;
+	unsigned int left;
+
+	for (unsigned int i = 0; i < count; i++)
+		(void)start(0, tag, i);
+	steps = session_leases_steps(leases);
+	session_plugin_lost(leases, &plugins[0], now);
+	session_leases_announced(leases, process1, now);
+	assert_true(session_leases_steps(leases) == steps);
+	assert_int_equal(session_leases_total(leases), count);
+	assert_int_equal(sessions("10.0.0.1"), count);
+	for (left = count; left > 1000; left -= 1000) {
+		assert_true(expire(1000, &missing));
+		assert_int_equal(session_leases_total(leases), left - 1000);
+	}
+	expire_all();
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
 
 static void test_missing_plugin(void **state ATTR_UNUSED)
 {
@@ -466,8 +539,8 @@ static void test_missing_plugin_freed(void **state ATTR_UNUSED)
 
 static void test_redirect(void **state ATTR_UNUSED)
 {
-	struct session_lease *lease = start(process1, tag, 1, &plugin1);
-	struct session_lease *second = start(process1, tag, 2, &plugin1);
+	struct session_lease *lease = start(0, tag, 1);
+	struct session_lease *second = start(0, tag, 2);
 	struct session_lease *waiting = issue(process1, tag, 3);
 	unsigned int count = changed.count;
 
@@ -485,7 +558,7 @@ static void test_redirect(void **state ATTR_UNUSED)
 
 	session_lease_end(leases, &lease);
 	assert_int_equal(sessions("10.0.0.9"), 0);
-	session_lease_start(leases, waiting, &plugin1);
+	session_lease_start(leases, waiting, plugin(0));
 	assert_int_equal(sessions("10.0.0.9"), 1);
 	session_lease_end(leases, &second);
 	assert_int_equal(sessions("10.0.0.1"), 0);
@@ -494,8 +567,8 @@ static void test_redirect(void **state ATTR_UNUSED)
 static void test_set_tag(void **state ATTR_UNUSED)
 {
 	char tag_copy[] = "";
-	struct session_lease *lease = start(process1, tag, 1, &plugin1);
-	struct session_lease *second = start(process1, tag, 1, &plugin1);
+	struct session_lease *lease = start(0, tag, 1);
+	struct session_lease *second = start(0, tag, 1);
 	struct session_lease *waiting = issue(process1, tag, 1);
 	unsigned int count = changed.count;
 
@@ -541,6 +614,8 @@ int main(void)
 		test(test_announce),
 		test(test_orphans),
 		test(test_announced),
+		test(test_announced_late),
+		test(test_lost_sliced),
 		test(test_missing_plugin),
 		test(test_missing_plugin_freed),
 		test(test_redirect),

@@ -329,7 +329,7 @@ director_session_adopt(struct director *director,
 
 struct session_lease *
 director_session_start(struct director *director,
-		       struct login_process *process, void *plugin,
+		       struct session_plugin *plugin,
 		       const struct session_token *token, uint32_t hash,
 		       const struct ip_addr *ip, time_t since,
 		       const struct director_time *now, const char **error_r)
@@ -341,13 +341,13 @@ director_session_start(struct director *director,
 	backend = backend_lookup(director->backends, ip);
 	lease = session_lease_lookup(director->leases, token);
 	if (lease != NULL) {
-		if (lease->process != process) {
+		if (lease->process != plugin->process) {
 			*error_r = t_strdup_printf(
 				"was given to process %ld",
 				(long)lease->process->pid);
 			return NULL;
 		}
-		if (lease->plugin != NULL) {
+		if (session_lease_is_told(lease)) {
 			*error_r = "was started already";
 			return NULL;
 		}
@@ -363,15 +363,15 @@ director_session_start(struct director *director,
 			session_lease_set_tag(director->leases, lease,
 					      backend->tag);
 		}
+		session_lease_start(director->leases, lease, plugin);
 	} else {
 		/* From an earlier director, or so late that it is forgotten:
 		   what exists has to be counted. */
-		lease = session_lease_announce(director->leases, process,
+		lease = session_lease_announce(director->leases, plugin,
 					       backend == NULL ? "" :
 					       backend->tag,
 					       hash, ip, token, since);
 	}
-	session_lease_start(director->leases, lease, plugin);
 	if (backend != NULL)
 		director_session_adopt(director, lease, backend, now);
 	else {
@@ -409,8 +409,7 @@ void director_sessions_announced(struct director *director,
 				 struct login_process *process,
 				 const struct director_time *now)
 {
-	director->session_wall = now->wall;
-	session_leases_plugin_announced(director->leases, process);
+	session_leases_announced(director->leases, process, now->msecs);
 }
 
 static const char *

@@ -175,11 +175,10 @@ void director_refresh(struct director *director, const char *username,
 
 /* -- Sessions, as the login plugins tell them -- */
 
-/* START: returns the lease, or NULL and error_r if it can't be. plugin names
-   the connection. */
+/* START: returns the lease, or NULL and error_r if it can't be. */
 struct session_lease *
 director_session_start(struct director *director,
-		       struct login_process *process, void *plugin,
+		       struct session_plugin *plugin,
 		       const struct session_token *token, uint32_t hash,
 		       const struct ip_addr *ip, time_t since,
 		       const struct director_time *now, const char **error_r);
@@ -193,7 +192,8 @@ void director_session_up(struct director *director,
 void director_session_end(struct director *director,
 			  struct session_lease **lease,
 			  const struct director_time *now);
-/* ANNOUNCED: what the process had before and didn't tell now is over. */
+/* ANNOUNCED: what the process had before and didn't tell now is over:
+   director_run() ends it. */
 void director_sessions_announced(struct director *director,
 				 struct login_process *process,
 				 const struct director_time *now);

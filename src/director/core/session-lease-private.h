@@ -32,11 +32,11 @@ struct session_leases {
 	uint64_t steps;
 	unsigned int count, processes_count;
 
-	/* ISSUED ones in order of deadline, and the same for orphans: in each
-	   list all have the same time to live, so that the order is that of
-	   coming. */
+	/* ISSUED ones in order of deadline, and the same for plugins that are
+	   lost: in each list all have the same time to live, so that the order
+	   is that of coming. Before them are those whose sessions are over. */
 	struct session_lease *issued_head, *issued_tail;
-	struct session_lease *orphans_head, *orphans_tail;
+	struct session_plugin *lost_head, *lost_tail;
 };
 
 void session_tables_init(struct session_leases *leases);

@@ -84,6 +84,7 @@ void login_process_unref(struct session_leases *leases,
 	i_assert(process->refcount > 0);
 	if (--process->refcount > 0)
 		return;
+	i_assert(process->lost == NULL);
 	node_remove(leases, process_bucket(leases, process->pid),
 		    &process->node);
 	leases->processes_count--;

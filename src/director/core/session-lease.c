@@ -98,8 +98,6 @@ lease_add(struct session_leases *leases, struct login_process *process,
 	lease->since = I_MAX(I_MIN(since, (time_t)UINT32_MAX), 0);
 	session_lease_link(leases, lease);
 	lease_set_user(leases, lease, tag, hash);
-	DLLIST_PREPEND_FULL(&process->leases, lease,
-			    process_prev, process_next);
 	return lease;
 }
 
@@ -119,38 +117,66 @@ session_lease_issue(struct session_leases *leases,
 			  &token, now);
 	lease->deadline = now_msecs + SESSION_LEASE_DEADLINE_MSECS +
 		SESSION_LEASE_SLACK_MSECS;
-	DLLIST2_APPEND_FULL(&leases->issued_head, &leases->issued_tail, lease,
-			    deadline_prev, deadline_next);
+	DLLIST2_APPEND(&leases->issued_head, &leases->issued_tail, lease);
 	process->issued++;
 	return lease;
 }
 
 static void
-lease_clear_deadline(struct session_leases *leases, struct session_lease *lease)
+lease_set_plugin(struct session_lease *lease, struct session_plugin *plugin)
 {
-	if (lease->deadline == 0)
-		return;
-	if (lease->state == SESSION_LEASE_ISSUED) {
-		DLLIST2_REMOVE_FULL(&leases->issued_head, &leases->issued_tail,
-				    lease, deadline_prev, deadline_next);
-		i_assert(lease->process->issued > 0);
-		lease->process->issued--;
-	} else {
-		DLLIST2_REMOVE_FULL(&leases->orphans_head,
-				    &leases->orphans_tail, lease,
-				    deadline_prev, deadline_next);
-	}
-	lease->deadline = 0;
+	i_assert(lease->process == plugin->process);
+	i_assert(plugin->deadline == 0);
+
+	lease->plugin = plugin;
+	DLLIST_PREPEND(&plugin->leases, lease);
 }
 
 struct session_lease *
 session_lease_announce(struct session_leases *leases,
-		       struct login_process *process, const char *tag,
+		       struct session_plugin *plugin, const char *tag,
 		       uint32_t hash, const struct ip_addr *ip,
 		       const struct session_token *token, time_t since)
 {
-	return lease_add(leases, process, SESSION_LEASE_STARTED, tag, hash, ip,
-			 token, since);
+	struct session_lease *lease;
+
+	lease = lease_add(leases, plugin->process, SESSION_LEASE_STARTED, tag,
+			  hash, ip, token, since);
+	lease_set_plugin(lease, plugin);
+	return lease;
+}
+
+static void plugin_free(struct session_leases *leases,
+			struct session_plugin *plugin)
+{
+	if (plugin->deadline != 0) {
+		DLLIST2_REMOVE_FULL(&leases->lost_head, &leases->lost_tail,
+				    plugin, deadline_prev, deadline_next);
+		if (!plugin->over)
+			DLLIST_REMOVE(&plugin->process->lost, plugin);
+	}
+	login_process_unref(leases, &plugin->process);
+	i_free(plugin);
+}
+
+/* Out of the list that it is in because of its state */
+static void
+lease_unlist(struct session_leases *leases, struct session_lease *lease)
+{
+	struct session_plugin *plugin = lease->plugin;
+
+	if (lease->state == SESSION_LEASE_ISSUED) {
+		DLLIST2_REMOVE(&leases->issued_head, &leases->issued_tail,
+			       lease);
+		i_assert(lease->process->issued > 0);
+		lease->process->issued--;
+		lease->deadline = 0;
+		return;
+	}
+	lease->plugin = NULL;
+	DLLIST_REMOVE(&plugin->leases, lease);
+	if (plugin->leases == NULL && plugin->deadline != 0)
+		plugin_free(leases, plugin);
 }
 
 static void
@@ -169,10 +195,13 @@ lease_set_started(struct session_leases *leases, struct session_lease *lease)
 }
 
 void session_lease_start(struct session_leases *leases,
-			 struct session_lease *lease, void *plugin)
+			 struct session_lease *lease,
+			 struct session_plugin *plugin)
 {
-	lease_clear_deadline(leases, lease);
-	lease->plugin = plugin;
+	i_assert(!session_lease_is_told(lease));
+
+	lease_unlist(leases, lease);
+	lease_set_plugin(lease, plugin);
 	if (lease->state == SESSION_LEASE_ISSUED)
 		lease_set_started(leases, lease);
 }
@@ -214,56 +243,63 @@ void session_lease_end(struct session_leases *leases,
 	struct session_lease *lease = *_lease;
 
 	*_lease = NULL;
-	lease_clear_deadline(leases, lease);
+	lease_unlist(leases, lease);
 	if (lease->state != SESSION_LEASE_ISSUED) {
 		i_assert(lease->backend->sessions > 0);
 		lease->backend->sessions--;
 	}
 	session_lease_unlink(leases, lease);
-	DLLIST_REMOVE_FULL(&lease->process->leases, lease,
-			   process_prev, process_next);
 	session_backend_unref(leases, lease->backend);
 	login_process_unref(leases, &lease->process);
 	lease_unset_user(leases, lease);
 	i_free(lease);
 }
 
-unsigned int
-session_leases_plugin_lost(struct session_leases *leases,
-			   struct login_process *process, void *plugin,
-			   uint64_t now_msecs)
+struct session_plugin *
+session_plugin_init(struct session_leases *leases ATTR_UNUSED,
+		    struct login_process *process)
 {
-	struct session_lease *lease;
-	unsigned int count = 0;
+	struct session_plugin *plugin;
 
-	for (lease = process->leases; lease != NULL;
-	     lease = lease->process_next) {
-		if (lease->plugin != plugin)
-			continue;
-		lease->plugin = NULL;
-		lease->deadline = now_msecs + SESSION_LEASE_ORPHAN_MSECS;
-		DLLIST2_APPEND_FULL(&leases->orphans_head,
-				    &leases->orphans_tail, lease,
-				    deadline_prev, deadline_next);
-		count++;
-	}
-	return count;
+	plugin = i_new(struct session_plugin, 1);
+	plugin->process = process;
+	process->refcount++;
+	process->plugin_seen = TRUE;
+	process->plugin_missing = FALSE;
+	return plugin;
 }
 
-void session_leases_plugin_announced(struct session_leases *leases,
-				     struct login_process *process)
+void session_plugin_lost(struct session_leases *leases,
+			 struct session_plugin **_plugin, uint64_t now_msecs)
 {
-	struct session_lease *lease, *next;
+	struct session_plugin *plugin = *_plugin;
 
-	/* the last lease must not free it */
-	process->refcount++;
-	for (lease = process->leases; lease != NULL; lease = next) {
-		next = lease->process_next;
-		if (lease->state != SESSION_LEASE_ISSUED &&
-		    lease->plugin == NULL)
-			session_lease_end(leases, &lease);
+	*_plugin = NULL;
+	if (plugin->leases == NULL) {
+		plugin_free(leases, plugin);
+		return;
 	}
-	login_process_unref(leases, &process);
+	plugin->deadline = now_msecs + SESSION_LEASE_ORPHAN_MSECS;
+	DLLIST2_APPEND_FULL(&leases->lost_head, &leases->lost_tail, plugin,
+			    deadline_prev, deadline_next);
+	DLLIST_PREPEND(&plugin->process->lost, plugin);
+}
+
+void session_leases_announced(struct session_leases *leases,
+			      struct login_process *process,
+			      uint64_t now_msecs)
+{
+	struct session_plugin *plugin;
+
+	while ((plugin = process->lost) != NULL) {
+		DLLIST_REMOVE(&process->lost, plugin);
+		DLLIST2_REMOVE_FULL(&leases->lost_head, &leases->lost_tail,
+				    plugin, deadline_prev, deadline_next);
+		plugin->over = TRUE;
+		plugin->deadline = I_MIN(plugin->deadline, now_msecs);
+		DLLIST2_PREPEND_FULL(&leases->lost_head, &leases->lost_tail,
+				     plugin, deadline_prev, deadline_next);
+	}
 }
 
 /* Its answer was never acted on. */
@@ -271,6 +307,19 @@ static bool lease_shows_missing_plugin(const struct session_lease *lease)
 {
 	return lease->state == SESSION_LEASE_ISSUED &&
 		!lease->process->plugin_seen && !lease->process->plugin_missing;
+}
+
+/* NULL if none is due. */
+static struct session_lease *
+leases_due(struct session_leases *leases, uint64_t now_msecs)
+{
+	if (leases->issued_head != NULL &&
+	    leases->issued_head->deadline <= now_msecs)
+		return leases->issued_head;
+	if (leases->lost_head != NULL &&
+	    leases->lost_head->deadline <= now_msecs)
+		return leases->lost_head->leases;
+	return NULL;
 }
 
 bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
@@ -281,10 +330,8 @@ bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
 
 	*missing_r = NULL;
 	for (; max > 0; max--) {
-		lease = leases->issued_head;
-		if (lease == NULL || lease->deadline > now_msecs)
-			lease = leases->orphans_head;
-		if (lease == NULL || lease->deadline > now_msecs)
+		lease = leases_due(leases, now_msecs);
+		if (lease == NULL)
 			return FALSE;
 		if (lease_shows_missing_plugin(lease)) {
 			lease->process->plugin_missing = TRUE;
@@ -307,9 +354,9 @@ uint64_t session_leases_next_deadline(const struct session_leases *leases)
 
 	if (leases->issued_head != NULL)
 		deadline = leases->issued_head->deadline;
-	if (leases->orphans_head != NULL &&
-	    (deadline == 0 || leases->orphans_head->deadline < deadline))
-		deadline = leases->orphans_head->deadline;
+	if (leases->lost_head != NULL &&
+	    (deadline == 0 || leases->lost_head->deadline < deadline))
+		deadline = leases->lost_head->deadline;
 	return deadline;
 }
 

@@ -44,17 +44,31 @@ struct login_process {
 	struct session_node node;
 	pid_t pid;
 	int refcount;
-	/* Connected login plugins with this pid (0 or 1; more only for a
-	   moment, or if somebody lies) */
-	unsigned int plugins;
 	/* Leases that are ISSUED */
 	unsigned int issued;
 	/* It has a plugin, or had one */
 	bool plugin_seen;
 	/* It has shown that it has no plugin: gets one lease at a time */
 	bool plugin_missing;
-	/* All leases of this process */
+	/* Connections of its plugin that are lost, with sessions that wait to
+	   be announced again */
+	struct session_plugin *lost;
+};
+
+/* A connection of a login plugin. Once it is lost it exists only as long as it
+   has sessions: orphans, which count on until its deadline. */
+struct session_plugin {
+	/* of the same process, lost; by deadline */
+	struct session_plugin *prev, *next;
+	struct session_plugin *deadline_prev, *deadline_next;
+
+	struct login_process *process;
+	/* The sessions that it told of */
 	struct session_lease *leases;
+	/* Monotonic milliseconds; 0 = connected */
+	uint64_t deadline;
+	/* The process has announced all that it has to another connection */
+	bool over;
 };
 
 struct session_token {
@@ -87,20 +101,19 @@ struct session_user {
 
 struct session_lease {
 	struct session_node node;
-	/* of the same process; of the same user; by deadline */
-	struct session_lease *process_prev, *process_next;
+	/* of the same user */
 	struct session_lease *user_prev, *user_next;
-	struct session_lease *deadline_prev, *deadline_next;
+	/* ISSUED: by deadline. Others: of the same plugin connection */
+	struct session_lease *prev, *next;
 
 	struct login_process *process;
 	struct session_user *user;
 	struct session_backend *backend;
 	struct session_token token;
-	/* Monotonic milliseconds; 0 = none. ISSUED: when it is forgotten.
-	   Others: its process has lost its connection, forgotten then. */
+	/* ISSUED: monotonic milliseconds, when it is forgotten */
 	uint64_t deadline;
-	/* Which plugin connection told of it; NULL if ISSUED or orphaned */
-	void *plugin;
+	/* Which plugin connection told of it (last); NULL if ISSUED */
+	struct session_plugin *plugin;
 	/* When it was issued or, if announced, as the plugin says; seconds since
 	   1970, until 2106 */
 	uint32_t since;
@@ -135,17 +148,22 @@ session_lease_issue(struct session_leases *leases,
    process, or is forgotten already), as STARTED. */
 struct session_lease *
 session_lease_announce(struct session_leases *leases,
-		       struct login_process *process, const char *tag,
+		       struct session_plugin *plugin, const char *tag,
 		       uint32_t hash, const struct ip_addr *ip,
 		       const struct session_token *token, time_t since);
 /* NULL if unknown. */
 struct session_lease *
 session_lease_lookup(struct session_leases *leases,
 		     const struct session_token *token);
-/* ISSUED or orphaned -> STARTED, told by this plugin (any pointer that names
-   its connection). */
+/* ISSUED or orphaned -> STARTED, told by this connection of its process. */
 void session_lease_start(struct session_leases *leases,
-			 struct session_lease *lease, void *plugin);
+			 struct session_lease *lease,
+			 struct session_plugin *plugin);
+/* It is told by a connection that isn't lost. */
+static inline bool session_lease_is_told(const struct session_lease *lease)
+{
+	return lease->plugin != NULL && lease->plugin->deadline == 0;
+}
 void session_lease_up(struct session_lease *lease);
 /* The session is to another backend than the answer said. */
 void session_lease_redirect(struct session_leases *leases,
@@ -156,15 +174,18 @@ void session_lease_set_tag(struct session_leases *leases,
 void session_lease_end(struct session_leases *leases,
 		       struct session_lease **lease);
 
-/* The plugin's connection is lost: its sessions are orphans until they are
-   announced again. Returns how many. */
-unsigned int
-session_leases_plugin_lost(struct session_leases *leases,
-			   struct login_process *process, void *plugin,
-			   uint64_t now_msecs);
-/* The process has announced all that it has: orphans of it are gone. */
-void session_leases_plugin_announced(struct session_leases *leases,
-				     struct login_process *process);
+/* The process has a plugin, and this is a connection of it. */
+struct session_plugin *
+session_plugin_init(struct session_leases *leases,
+		    struct login_process *process);
+/* The connection is lost: its sessions are orphans until they are announced
+   again. Constant time, as the next one. */
+void session_plugin_lost(struct session_leases *leases,
+			 struct session_plugin **plugin, uint64_t now_msecs);
+/* The process has announced all that it has: orphans of it are due now. */
+void session_leases_announced(struct session_leases *leases,
+			      struct login_process *process,
+			      uint64_t now_msecs);
 
 /* Forgets up to max leases whose deadline has passed. *missing_r is a process
    among theirs that now counts as one without plugin, or NULL (valid until the
