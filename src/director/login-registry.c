@@ -141,6 +141,7 @@ registry_lease(struct registry_connection *rc, const char *token_str)
 static int cmd_up(struct registry_connection *rc, const char *const *args)
 {
 	struct session_lease *lease = registry_lease(rc, args[0]);
+	struct director_time now = director_daemon_now();
 	struct ip_addr ip;
 
 	if (lease == NULL)
@@ -148,7 +149,7 @@ static int cmd_up(struct registry_connection *rc, const char *const *args)
 	if (args[1] != NULL && net_addr2ip(args[1], &ip) < 0)
 		return registry_error(rc, "UP", "invalid backend IP");
 	director_session_up(director_daemon.core, lease,
-			    args[1] == NULL ? NULL : &ip);
+			    args[1] == NULL ? NULL : &ip, &now);
 	return 1;
 }
 

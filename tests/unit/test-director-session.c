@@ -435,11 +435,11 @@ static void test_up(void **state ATTR_UNUSED)
 
 	test_configure("10.0.0.1");
 	lease = start(login("jane"));
-	director_session_up(director, lease, NULL);
+	director_session_up(director, lease, NULL, &now);
 	assert_int_equal(lease->state, SESSION_LEASE_UP);
-	director_session_up(director, lease, ip_of("10.0.0.1"));
+	director_session_up(director, lease, ip_of("10.0.0.1"), &now);
 	test_assert_not_logged();
-	director_session_up(director, lease, ip_of("10.0.0.2"));
+	director_session_up(director, lease, ip_of("10.0.0.2"), &now);
 	test_assert_logged("W Backend 10.0.0.1 redirected user hash "
 			   "1480892766 to 10.0.0.2: he may be on two "
 			   "backends");

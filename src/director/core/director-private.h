@@ -2,11 +2,22 @@
 #define DIRECTOR_PRIVATE_H
 
 #include "director.h"
+#include "log-throttle.h"
+
+/* Warnings that are throttled */
+enum director_log_kind {
+	DIRECTOR_LOG_SESSION_ELSEWHERE,
+	DIRECTOR_LOG_SESSION_NOWHERE,
+	DIRECTOR_LOG_SESSION_REDIRECTED,
+
+	DIRECTOR_LOG_COUNT
+};
 
 struct director {
 	struct director_core_settings set;
 	struct director_vfuncs v;
 	void *context;
+	struct log_throttle log_throttles[DIRECTOR_LOG_COUNT];
 
 	struct username_hash *username_hash;
 	struct backends *backends;
@@ -41,6 +52,13 @@ struct director {
 
 #define DIRECTOR_LOG(director, type, text) \
 	(director)->v.log((director)->context, type, text)
+/* A warning of this kind, unless one was logged within this second. */
+void director_log_throttled(struct director *director,
+			    enum director_log_kind kind, const char *text,
+			    uint64_t now_msecs);
+/* Logs how many weren't, when it is time. */
+void director_log_run(struct director *director, uint64_t now_msecs);
+uint64_t director_log_next_deadline(const struct director *director);
 
 /* Returns FALSE if hashing puts the user where he is. */
 bool director_user_record(struct director *director, user_idx_t idx,

@@ -320,10 +320,12 @@ director_session_adopt(struct director *director,
 	current = backend_by_slot(director->backends,
 				  user_table_slot(director->users, idx));
 	if (current != backend) {
-		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
-			"User hash %u has a session on %s although he is "
-			"assigned to %s", hash, net_ip2addr(&backend->ip),
-			net_ip2addr(&current->ip)));
+		director_log_throttled(director, DIRECTOR_LOG_SESSION_ELSEWHERE,
+			t_strdup_printf("User hash %u has a session on %s "
+					"although he is assigned to %s", hash,
+					net_ip2addr(&backend->ip),
+					net_ip2addr(&current->ip)),
+			now->msecs);
 	}
 }
 
@@ -375,25 +377,29 @@ director_session_start(struct director *director,
 	if (backend != NULL)
 		director_session_adopt(director, lease, backend, now);
 	else {
-		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
-			"User hash %u has a session on %s, which isn't a "
-			"backend (any more)", hash, net_ip2addr(ip)));
+		director_log_throttled(director, DIRECTOR_LOG_SESSION_NOWHERE,
+			t_strdup_printf("User hash %u has a session on %s, "
+					"which isn't a backend (any more)",
+					hash, net_ip2addr(ip)), now->msecs);
 	}
 	return lease;
 }
 
 void director_session_up(struct director *director,
 			 struct session_lease *lease,
-			 const struct ip_addr *redirected)
+			 const struct ip_addr *redirected,
+			 const struct director_time *now)
 {
 	session_lease_up(lease);
 	if (redirected == NULL ||
 	    net_ip_compare(redirected, &lease->backend->ip))
 		return;
-	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
-		"Backend %s redirected user hash %u to %s: he may be on two "
-		"backends", net_ip2addr(&lease->backend->ip),
-		lease->user->hash, net_ip2addr(redirected)));
+	director_log_throttled(director, DIRECTOR_LOG_SESSION_REDIRECTED,
+		t_strdup_printf("Backend %s redirected user hash %u to %s: he "
+				"may be on two backends",
+				net_ip2addr(&lease->backend->ip),
+				lease->user->hash, net_ip2addr(redirected)),
+		now->msecs);
 	session_lease_redirect(director->leases, lease, redirected);
 }
 
@@ -516,6 +522,7 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
 		more = TRUE;
+	director_log_run(director, now->msecs);
 	if (backends_have_dead_slots(director->backends) &&
 	    user_table_sweep(director->users, RUN_MAX_STEPS))
 		more = TRUE;
@@ -543,6 +550,7 @@ uint64_t director_next_deadline(struct director *director,
 		min_deadline(&deadline, director->waiting_head->queued_msecs +
 			     DIRECTOR_LOOKUP_TIMEOUT_MSECS);
 	}
+	min_deadline(&deadline, director_log_next_deadline(director));
 	if (director->previous != NULL)
 		min_deadline(&deadline, director_grace_end(director));
 	min_deadline(&deadline,

@@ -187,7 +187,8 @@ director_session_start(struct director *director,
    one that it was started for. */
 void director_session_up(struct director *director,
 			 struct session_lease *lease,
-			 const struct ip_addr *redirected);
+			 const struct ip_addr *redirected,
+			 const struct director_time *now);
 /* END, or it can't be any more */
 void director_session_end(struct director *director,
 			  struct session_lease **lease,
