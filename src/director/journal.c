@@ -4,12 +4,12 @@
 #include "ioloop.h"
 #include "str.h"
 #include "strescape.h"
-#include "crc32.h"
 #include "istream.h"
 #include "sleep.h"
 #include "write-full.h"
 #include "director-daemon.h"
 #include "journal.h"
+#include "journal-record.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -53,121 +53,6 @@ struct journal {
 	bool failed;
 	bool started;
 };
-
-static const char *const record_names[] = {
-	"config", "host", "host-remove", "host-flush", "user", "user-forget"
-};
-
-static void
-record_append(string_t *str, const struct director_record *record)
-{
-	size_t start = str_len(str);
-
-	str_append(str, record_names[record->type]);
-	str_append_c(str, '\t');
-	switch (record->type) {
-	case DIRECTOR_RECORD_CONFIG:
-	case DIRECTOR_RECORD_HOST:
-		str_append(str, net_ip2addr(&record->ip));
-		str_append_c(str, '\t');
-		str_append_tabescaped(str, record->tag);
-		str_append_c(str, '\t');
-		if (record->hostname != NULL)
-			str_append_tabescaped(str, record->hostname);
-		if (record->type == DIRECTOR_RECORD_CONFIG)
-			break;
-		str_printfa(str, "\t%u\t%s\t%"PRIdTIME_T, record->vhosts,
-			    record->down ? "down" : "up", record->timestamp);
-		break;
-	case DIRECTOR_RECORD_HOST_REMOVE:
-	case DIRECTOR_RECORD_HOST_FLUSH:
-		str_append(str, net_ip2addr(&record->ip));
-		break;
-	case DIRECTOR_RECORD_USER:
-		str_printfa(str, "%u\t%s\t%"PRIdTIME_T, record->hash,
-			    net_ip2addr(&record->ip), record->timestamp);
-		break;
-	case DIRECTOR_RECORD_USER_FORGET:
-		str_printfa(str, "%u\t", record->hash);
-		str_append_tabescaped(str, record->tag);
-		break;
-	}
-	str_printfa(str, "\t%08x\n", crc32_data(str_data(str) + start,
-						str_len(str) - start));
-}
-
-static int
-record_parse_host(const char *const *args, unsigned int count,
-		  struct director_record *record_r)
-{
-	if (count < (record_r->type == DIRECTOR_RECORD_CONFIG ? 3 : 6) ||
-	    net_addr2ip(args[0], &record_r->ip) < 0)
-		return -1;
-	record_r->tag = args[1];
-	record_r->hostname = *args[2] == '\0' ? NULL : args[2];
-	if (record_r->type == DIRECTOR_RECORD_CONFIG)
-		return 0;
-	record_r->down = strcmp(args[4], "down") == 0;
-	if (str_to_uint(args[3], &record_r->vhosts) < 0 ||
-	    str_to_time(args[5], &record_r->timestamp) < 0)
-		return -1;
-	return 0;
-}
-
-static int
-record_parse_args(const char *const *args, unsigned int count,
-		  struct director_record *record_r)
-{
-	switch (record_r->type) {
-	case DIRECTOR_RECORD_CONFIG:
-	case DIRECTOR_RECORD_HOST:
-		return record_parse_host(args, count, record_r);
-	case DIRECTOR_RECORD_HOST_REMOVE:
-	case DIRECTOR_RECORD_HOST_FLUSH:
-		return count < 1 || net_addr2ip(args[0], &record_r->ip) < 0 ?
-			-1 : 0;
-	case DIRECTOR_RECORD_USER:
-		return count < 3 ||
-			str_to_uint32(args[0], &record_r->hash) < 0 ||
-			net_addr2ip(args[1], &record_r->ip) < 0 ||
-			str_to_time(args[2], &record_r->timestamp) < 0 ?
-			-1 : 0;
-	case DIRECTOR_RECORD_USER_FORGET:
-		if (count < 2 || str_to_uint32(args[0], &record_r->hash) < 0)
-			return -1;
-		record_r->tag = args[1];
-		return 0;
-	}
-	i_unreached();
-}
-
-/* Returns 1 if parsed, 0 if of an unknown type, -1 if damaged. */
-static int
-record_parse(const char *line, struct director_record *record_r)
-{
-	const char *p = strrchr(line, '\t'), *const *args;
-	unsigned int i, count;
-	uintmax_t crc;
-
-	if (p == NULL || strlen(p + 1) != 8 ||
-	    str_to_uintmax_hex(p + 1, &crc) < 0 ||
-	    crc != crc32_data(line, p - line))
-		return -1;
-	args = t_strsplit_tabescaped(t_strdup_until(line, p));
-	count = str_array_length(args);
-	if (count == 0)
-		return -1;
-	for (i = 0; i < N_ELEMENTS(record_names); i++) {
-		if (strcmp(args[0], record_names[i]) == 0)
-			break;
-	}
-	if (i == N_ELEMENTS(record_names))
-		return 0;
-	i_zero(record_r);
-	record_r->type = i;
-	record_r->tag = "";
-	return record_parse_args(args + 1, count - 1, record_r) < 0 ? -1 : 1;
-}
 
 static void journal_lock(struct journal *journal, unsigned int wait_secs)
 {
@@ -249,14 +134,16 @@ void journal_deinit(struct journal **_journal)
 	i_free(journal);
 }
 
-/* Returns FALSE if it is no header that we know. damaged_r: it is one, but more
-   than it. */
+/* Returns FALSE if it is no header that we know. damaged_r: it is one, but not
+   as it was written. */
 static bool
 read_header(struct journal *journal, const char *line, bool *damaged_r)
 {
 	const char *const *args = t_strsplit_tabescaped(line);
-	unsigned int major, minor;
-	if (str_array_length(args) < 3 || strcmp(args[0], JOURNAL_NAME) != 0 ||
+	unsigned int major, minor, count = str_array_length(args);
+	size_t len;
+
+	if (count < 3 || strcmp(args[0], JOURNAL_NAME) != 0 ||
 	    str_to_uint(args[1], &major) < 0) {
 		e_error(journal->event, "%s isn't a journal of the director: "
 			"ignored, kept as %s", JOURNAL_FILE_NAME,
@@ -269,7 +156,9 @@ read_header(struct journal *journal, const char *line, bool *damaged_r)
 			major, JOURNAL_MAJOR_VERSION, JOURNAL_BAD_NAME);
 		return FALSE;
 	}
-	*damaged_r = str_to_uint(args[2], &minor) < 0;
+	/* before minor version 1 it had no CRC */
+	*damaged_r = str_to_uint(args[2], &minor) < 0 ||
+		((minor > 0 || count > 3) && !journal_line_check(line, &len));
 	return TRUE;
 }
 
@@ -304,7 +193,7 @@ read_lines(struct journal *journal, struct istream *input, bool header_damaged,
 	while ((line = read_line(input, &too_long)) != NULL || too_long) {
 		linenum++;
 		T_BEGIN {
-			ret = too_long ? -1 : record_parse(line, &record);
+			ret = too_long ? -1 : journal_record_parse(line, &record);
 			if (ret > 0)
 				callback(context, &record);
 		} T_END;
@@ -405,7 +294,7 @@ file_record(struct journal *journal, struct journal_file *file,
 	    const struct director_record *record)
 {
 	T_BEGIN {
-		record_append(file->buf, record);
+		journal_record_append(file->buf, record);
 	} T_END;
 	if (str_len(file->buf) >= JOURNAL_BUFFER_SIZE)
 		file_write(journal, file);
@@ -425,8 +314,9 @@ static int next_open(struct journal *journal)
 		journal_failed(journal, "open");
 		return -1;
 	}
-	str_printfa(next->buf, "%s\t%u\t%u\n", JOURNAL_NAME,
+	str_printfa(next->buf, "%s\t%u\t%u", JOURNAL_NAME,
 		    JOURNAL_MAJOR_VERSION, JOURNAL_MINOR_VERSION);
+	journal_line_end(next->buf, 0);
 	return 0;
 }
 

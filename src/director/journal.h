@@ -8,8 +8,11 @@ struct director_record;
 
    A text file of LF lines, appended to and now and then replaced as a whole:
 
-	dovecot-director-journal TAB <major> TAB <minor>
-	<type> TAB <field>... TAB <CRC-32 of all before this TAB, 8 hex digits>
+	dovecot-director-journal TAB <major> TAB <minor> TAB <CRC>
+	<type> TAB <field>... TAB <CRC>
+
+   CRC: CRC-32 of all of the line before its TAB, 8 hex digits; the header has
+   none in version 1.0.
 
    Fields are TAB-escaped. Types: config, host, host-remove, host-flush, user,
    user-forget (enum director_record_type). Lines of unknown types are skipped.
@@ -17,7 +20,7 @@ struct director_record;
    the process lived. */
 
 #define JOURNAL_MAJOR_VERSION 1
-#define JOURNAL_MINOR_VERSION 0
+#define JOURNAL_MINOR_VERSION 1
 #define JOURNAL_FILE_NAME "journal"
 
 struct journal;
