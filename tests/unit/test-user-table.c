@@ -185,6 +185,30 @@ static void test_windows(void **state ATTR_UNUSED)
 	}
 }
 
+/* An agreement that never ends doesn't keep him for ever. */
+static void test_weak_stuck(void **state ATTR_UNUSED)
+{
+	struct backend *backend = add_backend(1, "");
+	time_t end = START + EXPIRE;
+	user_idx_t idx;
+
+	table_init(EXPIRE);
+	idx = add_user(backend, 5, START);
+	user_table_set_flags(table, idx, USER_FLAG_WEAK, 0);
+	expire_all(end + USER_WEAK_MAX_SECS - 1);
+	assert_int_equal(removed_count, 0);
+	expire_all(end + USER_WEAK_MAX_SECS);
+	assert_int_equal(removed_count, 1);
+	user_table_deinit(&table);
+
+	table_init(EXPIRE);
+	idx = add_user(backend, 5, START);
+	user_table_set_flags(table, idx, USER_FLAG_WEAK | USER_FLAG_MOVING, 0);
+	expire_all(end + 1000);
+	assert_int_equal(removed_count, 0);
+	user_table_deinit(&table);
+}
+
 static void test_flags_keep(void **state ATTR_UNUSED)
 {
 	static const enum user_flags flags[] = {
@@ -200,16 +224,16 @@ static void test_flags_keep(void **state ATTR_UNUSED)
 		idx = add_user(backend, 5, START);
 		user_table_set_flags(table, idx, flags[i], 0);
 		expire_all(end);
-		expire_all(end + 100);
-		assert_int_equal(user_table_next_expire(table), end + 101);
+		expire_all(end + 29);
+		assert_int_equal(user_table_next_expire(table), end + 30);
 		assert_int_equal(user_table_lookup(table, backend->tag, 5,
-						   end + 100), idx);
+						   end + 29), idx);
 		user_table_set_flags(table, idx, 0, flags[i]);
 		assert_int_equal(user_table_lookup(table, backend->tag, 5,
-						   end + 100), USER_IDX_NONE);
+						   end + 29), USER_IDX_NONE);
 		assert_int_equal(removed_count, 0);
-		assert_true(user_table_next_expire(table) <= end + 100);
-		expire_all(end + 100);
+		assert_true(user_table_next_expire(table) <= end + 29);
+		expire_all(end + 29);
 		assert_int_equal(removed_count, 1);
 		user_table_deinit(&table);
 	}
@@ -536,6 +560,7 @@ int main(void)
 		table_test(test_expiry_is_exact),
 		table_test(test_windows),
 		table_test(test_flags_keep),
+		table_test(test_weak_stuck),
 		table_test(test_leased),
 		table_test(test_refresh),
 		table_test(test_clock_leaps),

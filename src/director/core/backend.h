@@ -19,6 +19,8 @@ struct backend {
 	const char *tag;
 	unsigned int vhosts;
 	bool down;
+	/* A change of it is on its way round the ring. */
+	bool desynced;
 	/* When up/down changed last, seconds since 1970; 0 = never */
 	time_t last_updown_change;
 	/* Which slot users who are assigned from now on get. */

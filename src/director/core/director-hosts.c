@@ -4,7 +4,7 @@
 
 #include "lib.h"
 #include "director-admin-protocol.h"
-#include "director-private.h"
+#include "ring-private.h"
 
 /* Users recorded in a slice of the walk: about 500 microseconds */
 #define WALK_MAX_RECORDS 500
@@ -150,10 +150,19 @@ bool director_change_is_recorded(const struct director *director,
 	return (int)(director->recorded_change - change) >= 0;
 }
 
+static void
+host_changed(struct director *director, struct backend *backend,
+	     const struct director_time *now)
+{
+	record_host(director, backend);
+	director_backends_changed(director);
+	ring_host_changed(director->ring, backend, now);
+}
+
 enum director_host_result
 director_host_set(struct director *director, const struct ip_addr *ip,
 		  const char *tag, unsigned int vhosts, bool may_add,
-		  const char *by, const struct director_time *now ATTR_UNUSED)
+		  const char *by, const struct director_time *now)
 {
 	struct backend *backend = backend_lookup(director->backends, ip);
 	unsigned int old_vhosts;
@@ -172,6 +181,8 @@ director_host_set(struct director *director, const struct ip_addr *ip,
 	} else {
 		if (tag != NULL && strcmp(backend->tag, tag) != 0)
 			return DIRECTOR_HOST_TAG_CHANGED;
+		if (backend->desynced)
+			return DIRECTOR_HOST_BUSY;
 		old_vhosts = backend->vhosts;
 		if (vhosts != UINT_MAX)
 			(void)backend_set_vhosts(director->backends, backend,
@@ -180,8 +191,7 @@ director_host_set(struct director *director, const struct ip_addr *ip,
 			"%sHost %s vhost count changed from %u to %u", by,
 			net_ip2addr(ip), old_vhosts, backend->vhosts));
 	}
-	record_host(director, backend);
-	director_backends_changed(director);
+	host_changed(director, backend, now);
 	return DIRECTOR_HOST_OK;
 }
 
@@ -195,6 +205,10 @@ director_host_set_down(struct director *director, const struct ip_addr *ip,
 
 	if (backend == NULL)
 		return DIRECTOR_HOST_NOTFOUND;
+	if (backend->down == down)
+		return DIRECTOR_HOST_OK;
+	if (backend->desynced)
+		return DIRECTOR_HOST_BUSY;
 	old_change = backend->last_updown_change;
 	if (!backend_set_down(director->backends, backend, down, now->wall))
 		return DIRECTOR_HOST_OK;
@@ -202,8 +216,7 @@ director_host_set_down(struct director *director, const struct ip_addr *ip,
 		"%sHost %s changed %s (vhost_count=%u last_updown_change=%"
 		PRIdTIME_T")", by, net_ip2addr(ip), down ? "down" : "up",
 		backend->vhosts, old_change));
-	record_host(director, backend);
-	director_backends_changed(director);
+	host_changed(director, backend, now);
 	return DIRECTOR_HOST_OK;
 }
 
@@ -223,8 +236,7 @@ log_sessions_left(struct director *director, const struct ip_addr *ip,
 
 enum director_host_result
 director_host_remove(struct director *director, const struct ip_addr *ip,
-		     const char *by,
-		     const struct director_time *now ATTR_UNUSED)
+		     const char *by, const struct director_time *now)
 {
 	struct backend *backend = backend_lookup(director->backends, ip);
 	/* it may be the backend's own */
@@ -239,23 +251,25 @@ director_host_remove(struct director *director, const struct ip_addr *ip,
 	backend_remove(director->backends, &backend);
 	record_host_gone(director, &ip_copy, DIRECTOR_RECORD_HOST_REMOVE);
 	director_backends_changed(director);
+	ring_host_gone(director->ring, &ip_copy, RING_HOST_REMOVE, now);
 	return DIRECTOR_HOST_OK;
 }
 
 static bool
 flush_backend(struct director *director, struct backend *backend,
-	      const char *by)
+	      const char *by, const struct director_time *now)
 {
 	if (!backend_flush(director->backends, backend))
 		return FALSE;
 	log_sessions_left(director, &backend->ip, by, "flushed");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
+	ring_host_gone(director->ring, &backend->ip, RING_HOST_FLUSH, now);
 	return TRUE;
 }
 
 enum director_host_result
 director_host_flush(struct director *director, const struct ip_addr *ip,
-		    const char *by, const struct director_time *now ATTR_UNUSED)
+		    const char *by, const struct director_time *now)
 {
 	struct backend *const *backends, *backend;
 	unsigned int i, count, users = user_table_count(director->users);
@@ -264,13 +278,13 @@ director_host_flush(struct director *director, const struct ip_addr *ip,
 		backend = backend_lookup(director->backends, ip);
 		if (backend == NULL)
 			return DIRECTOR_HOST_NOTFOUND;
-		return flush_backend(director, backend, by) ?
+		return flush_backend(director, backend, by, now) ?
 			DIRECTOR_HOST_OK : DIRECTOR_HOST_BUSY;
 	}
 
 	backends = backends_sorted(director->backends, &count);
 	for (i = 0; i < count; i++) {
-		if (!flush_backend(director, backends[i], by))
+		if (!flush_backend(director, backends[i], by, now))
 			return DIRECTOR_HOST_BUSY;
 	}
 	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
@@ -285,4 +299,116 @@ director_initial_backend(struct director *director, const char *tag,
 			 uint32_t hash)
 {
 	return backend_by_hash(director->initial, tag, hash);
+}
+
+/* -- What the ring says -- */
+
+void director_user_placed(struct director *director, user_idx_t idx)
+{
+	bool journaled = (user_table_flags(director->users, idx) &
+			  USER_FLAG_JOURNALED) != 0;
+
+	user_table_set_flags(director->users, idx, 0, USER_FLAG_JOURNALED);
+	/* a new record replaces the one that there may be */
+	if (!director_record_user(director, idx) && journaled)
+		director_record_user_forget(director, idx);
+}
+
+static void
+take_state(struct director *director, struct backend *backend,
+	   const struct ring_message *msg, const char *by)
+{
+	time_t old_change = backend->last_updown_change;
+	unsigned int old_vhosts = backend->vhosts;
+
+	if (backend_set_down(director->backends, backend, msg->down,
+			     msg->timestamp)) {
+		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+			"%s: Host %s changed %s (vhost_count=%u "
+			"last_updown_change=%"PRIdTIME_T")", by,
+			net_ip2addr(&backend->ip), msg->down ? "down" : "up",
+			backend->vhosts, old_change));
+	}
+	backend->last_updown_change = I_MAX(old_change, msg->timestamp);
+	(void)backend_set_vhosts(director->backends, backend, msg->vhosts);
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%s: Host %s vhost count changed from %u to %u", by,
+		net_ip2addr(&backend->ip), old_vhosts, backend->vhosts));
+}
+
+struct backend *
+director_host_take(struct director *director, const struct ring_message *msg,
+		   const char *by, const struct director_time *now)
+{
+	struct backend *backend = backend_lookup(director->backends, &msg->ip);
+	const char *hostname = msg->hostname;
+	(void)now;
+
+	if (backend != NULL && strcmp(backend->tag, msg->tag) != 0) {
+		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+			"%s: Host %s changed its tag from '%s' to '%s', its "
+			"users are forgotten", by, net_ip2addr(&msg->ip),
+			backend->tag, msg->tag));
+		if (*hostname == '\0' && backend->hostname != NULL)
+			hostname = t_strdup(backend->hostname);
+		director_host_forget(director, backend);
+		backend = NULL;
+	}
+	if (backend == NULL) {
+		backend = backend_add(director->backends, &msg->ip,
+				      *hostname == '\0' ? NULL : hostname,
+				      msg->tag, UINT_MAX);
+		if (backend == NULL) {
+			DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+				"%s: Host %s can't be added: too many backends "
+				"are being removed", by,
+				net_ip2addr(&msg->ip)));
+			return NULL;
+		}
+		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+			"%s: Host %s added (vhost_count=%u%s%s)", by,
+			net_ip2addr(&msg->ip), msg->vhosts,
+			*backend->tag == '\0' ? "" : " tag=", backend->tag));
+	}
+	take_state(director, backend, msg, by);
+	record_host(director, backend);
+	director_backends_changed(director);
+	return backend;
+}
+
+void director_host_forget(struct director *director, struct backend *backend)
+{
+	const struct ip_addr ip = backend->ip;
+
+	backend_remove(director->backends, &backend);
+	record_host_gone(director, &ip, DIRECTOR_RECORD_HOST_REMOVE);
+	director_backends_changed(director);
+}
+
+void director_host_drop(struct director *director, struct backend *backend,
+			const char *by)
+{
+	const char *prefix = t_strconcat(by, ": ", NULL);
+
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%sHost %s removed (%u users)", prefix,
+		net_ip2addr(&backend->ip),
+		backend_users(director->backends, backend)));
+	log_sessions_left(director, &backend->ip, prefix, "removed");
+	director_host_forget(director, backend);
+}
+
+void director_host_forget_users(struct director *director,
+				struct backend *backend, const char *by)
+{
+	const char *prefix = t_strconcat(by, ": ", NULL);
+
+	if (!backend_flush(director->backends, backend)) {
+		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+			"%sHost %s can't be flushed: too many backends are "
+			"being removed", prefix, net_ip2addr(&backend->ip)));
+		return;
+	}
+	log_sessions_left(director, &backend->ip, prefix, "flushed");
+	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
 }

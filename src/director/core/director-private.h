@@ -28,8 +28,9 @@ struct director {
 	struct backends *previous;
 	struct user_table *users;
 	struct session_leases *leases;
-	/* The time of the event that changes leases */
-	time_t session_wall;
+	struct ring *ring;
+	/* The time of the event that changes leases or refreshes users */
+	struct director_time session_now;
 
 	uint64_t started_msecs;
 	/* Lookups that wait, oldest first */
@@ -48,6 +49,9 @@ struct director {
 
 	/* Logged already that login processes without plugin are there */
 	uint64_t plugin_missing_logged_msecs;
+	/* When lookups that wait for weak users are tried again; 0 = none
+	   does */
+	uint64_t weak_retry_msecs;
 };
 
 #define DIRECTOR_LOG(director, type, text) \
@@ -76,5 +80,45 @@ bool director_walk(struct director *director, const struct director_time *now,
 		   unsigned int max_steps);
 void director_host_record(const struct backend *backend,
 			  struct director_record *record_r);
+
+/* -- For the ring -- */
+
+/* Adds the backend or makes it what the message says. NULL if it can't be
+   added. by: prefix for the log, without ": " */
+struct backend *
+director_host_take(struct director *director, const struct ring_message *msg,
+		   const char *by, const struct director_time *now);
+/* Removes it with its users, because the ring says so. */
+void director_host_drop(struct director *director, struct backend *backend,
+			const char *by);
+void director_host_forget_users(struct director *director,
+				struct backend *backend, const char *by);
+/* Removes it silently: another ring's list takes its place. */
+void director_host_forget(struct director *director, struct backend *backend);
+/* Adds a user who isn't there. USER_IDX_NONE if the table is full. */
+user_idx_t
+director_user_add(struct director *director, const char *tag, uint32_t hash,
+		  uint16_t slot, time_t timestamp,
+		  const struct director_time *now);
+/* The user's backend is another one than before: keeps his record right. */
+void director_user_placed(struct director *director, user_idx_t idx);
+/* Lookups of some user may not have to wait any more. */
+void director_user_changed(struct director *director);
+/* All directors have seen that the user is near expiry, and none objected. */
+void director_user_agreed(struct director *director, const char *tag,
+			  uint32_t hash, const struct director_time *now);
+void director_ring_synced(struct director *director,
+			  const struct director_time *now);
+/* A user whom we have here is used now. */
+void director_user_used(struct director *director, user_idx_t idx,
+			const struct director_time *now);
+
+/* Sets director->ring. */
+struct ring *ring_init(struct director *director,
+		       const struct ring_settings *set,
+		       const struct director_time *now);
+void ring_deinit(struct ring **ring);
+void ring_run(struct ring *ring, const struct director_time *now);
+uint64_t ring_next_deadline(const struct ring *ring);
 
 #endif

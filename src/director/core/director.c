@@ -5,7 +5,7 @@
 #include "str.h"
 #include "str-sanitize.h"
 #include "username-hash.h"
-#include "director-private.h"
+#include "ring-private.h"
 
 /* Slices of work: each about 100 microseconds */
 #define RUN_MAX_STEPS 1000
@@ -44,9 +44,20 @@ director_session_changed(const char *tag, uint32_t hash, bool leased,
 			     leased ? 0 : USER_FLAG_LEASED);
 	if (!leased) {
 		/* He is remembered from now on, not from his last refresh */
-		user_table_set_timestamp(director->users, idx,
-					 director->session_wall);
+		director_user_used(director, idx, &director->session_now);
 	}
+}
+
+static void director_user_refreshed(user_idx_t idx, time_t old_timestamp,
+				    void *context)
+{
+	struct director *director = context;
+	time_t timestamp = user_table_timestamp(director->users, idx);
+
+	if (ring_refresh_is_due(director->ring,
+				user_table_hash(director->users, idx),
+				old_timestamp, timestamp))
+		ring_user_told(director->ring, idx, &director->session_now);
 }
 
 struct director *
@@ -73,6 +84,9 @@ director_init(const struct director_core_settings *set,
 	director->leases = session_leases_init(set->instance, set->hash_key,
 					       director_session_changed,
 					       director);
+	user_table_set_refreshed_callback(director->users,
+					  director_user_refreshed);
+	(void)ring_init(director, &set->ring, now);
 	return director;
 }
 
@@ -82,6 +96,7 @@ void director_deinit(struct director **_director)
 
 	*_director = NULL;
 	i_assert(director->waiting_count == 0);
+	ring_deinit(&director->ring);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -155,13 +170,14 @@ director_new_user_backend(struct director *director,
 	return backend;
 }
 
-static user_idx_t
-director_add_user(struct director *director, const char *tag, uint32_t hash,
-		  uint16_t slot, const struct director_time *now)
+user_idx_t
+director_user_add(struct director *director, const char *tag, uint32_t hash,
+		  uint16_t slot, time_t timestamp,
+		  const struct director_time *now)
 {
 	user_idx_t idx;
 
-	idx = user_table_add(director->users, hash, slot, now->wall, now->wall);
+	idx = user_table_add(director->users, hash, slot, timestamp, now->wall);
 	if (idx != USER_IDX_NONE &&
 	    session_leases_has(director->leases, tag, hash)) {
 		user_table_set_flags(director->users, idx,
@@ -193,6 +209,119 @@ director_issue_lease(struct director *director, struct director_lookup *lookup,
 	lookup->lease_deadline = now->msecs + SESSION_LEASE_DEADLINE_MSECS;
 }
 
+/* Agreement about a weak user is asked for anew after this: who asked first
+   may be gone. */
+#define WEAK_RETRY_MSECS 2000
+
+void director_user_used(struct director *director, user_idx_t idx,
+			const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	time_t old_timestamp = user_table_timestamp(users, idx);
+
+	if (old_timestamp == now->wall)
+		return;
+	user_table_set_timestamp(users, idx, now->wall);
+	if (ring_refresh_is_due(director->ring, user_table_hash(users, idx),
+				old_timestamp, now->wall))
+		ring_user_told(director->ring, idx, now);
+}
+
+/* Another backend than the user's: he goes back to where hashing puts him when
+   he isn't used any more. */
+static bool
+director_user_leaves(struct director *director, user_idx_t idx,
+		     const char *tag, const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	struct backend *hashed;
+
+	if ((user_table_flags(users, idx) & USER_FLAG_LEASED) != 0 ||
+	    !user_table_is_near_expiry(users, idx, now->wall))
+		return FALSE;
+	hashed = backend_by_hash(director->backends, tag,
+				 user_table_hash(users, idx));
+	return hashed != NULL && hashed->slot != user_table_slot(users, idx);
+}
+
+static void
+director_user_move_to_hash(struct director *director, user_idx_t idx)
+{
+	struct user_table *users = director->users;
+	struct backend *backend =
+		backend_by_slot(director->backends,
+				user_table_slot(users, idx));
+
+	backend = backend_by_hash(director->backends, backend->tag,
+				  user_table_hash(users, idx));
+	if (backend == NULL || backend->slot == user_table_slot(users, idx))
+		return;
+	user_table_set_slot(users, idx, backend->slot);
+	director_user_placed(director, idx);
+}
+
+/* assignment.md §5, rows 3-10: returns NULL if he may go to his backend. */
+static const char *
+director_known_user_waits(struct director *director,
+			  struct director_lookup *lookup, user_idx_t idx,
+			  const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	bool weak = (user_table_flags(users, idx) & USER_FLAG_WEAK) != 0;
+
+	if (ring_is_alone(director->ring)) {
+		if (weak)
+			user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
+		if (weak ||
+		    director_user_leaves(director, idx, lookup->tag, now))
+			director_user_move_to_hash(director, idx);
+		return NULL;
+	}
+	if (!weak && !director_user_leaves(director, idx, lookup->tag, now))
+		return NULL;
+	if (!ring_is_synced(director->ring))
+		return weak ? "weak user" : "ring not synced";
+	if (!weak || now->msecs >= lookup->weak_msecs + WEAK_RETRY_MSECS) {
+		if (!weak || lookup->weak_msecs != 0)
+			ring_user_weaken(director->ring, idx, now);
+		lookup->weak_msecs = now->msecs;
+	}
+	if (director->weak_retry_msecs == 0)
+		director->weak_retry_msecs = now->msecs + WEAK_RETRY_MSECS;
+	return "weak user";
+}
+
+void director_user_agreed(struct director *director, const char *tag,
+			  uint32_t hash, const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	user_idx_t idx = user_table_lookup(users, tag, hash, now->wall);
+
+	if (idx == USER_IDX_NONE || !ring_is_synced(director->ring) ||
+	    (user_table_flags(users, idx) & USER_FLAG_WEAK) == 0)
+		return;
+	user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
+	user_table_set_timestamp(users, idx, now->wall);
+	/* Those of 2.3 confirm the backend where he was. */
+	if (ring_min_minor(director->ring) >= RING_MINOR_OURS)
+		director_user_move_to_hash(director, idx);
+	ring_user_told(director->ring, idx, now);
+	director_user_changed(director);
+}
+
+void director_ring_synced(struct director *director,
+			  const struct director_time *now ATTR_UNUSED)
+{
+	director_user_changed(director);
+	if (director->v.ring_synced != NULL)
+		director->v.ring_synced(director->context);
+}
+
+void director_user_changed(struct director *director)
+{
+	director->retry = director->waiting_head;
+}
+
 /* Returns NULL if answered, else what it has to wait for. */
 static const char *
 director_lookup_try(struct director *director, struct director_lookup *lookup,
@@ -204,24 +333,33 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 	struct backend *backend;
 	user_idx_t idx;
 
-	if (tag == NULL)
-		return "no hosts";
+	if (!ring_is_handshaked(director->ring))
+		return "ring not handshaked";
+	if (tag == NULL) {
+		return ring_is_synced(director->ring) ? "no hosts" :
+			"ring not synced";
+	}
 	idx = user_table_lookup(users, tag, lookup->hash, now->wall);
 	if (idx != USER_IDX_NONE) {
-		/* Alone nobody else has to agree: near expiry or not, he stays
-		   where he is (assignment.md §5, row 4). */
+		reason = director_known_user_waits(director, lookup, idx, now);
+		if (reason != NULL)
+			return reason;
 		backend = backend_by_slot(director->backends,
 					  user_table_slot(users, idx));
-		user_table_set_timestamp(users, idx, now->wall);
+		director_user_used(director, idx, now);
 		if (director->walking)
 			(void)director_record_user(director, idx);
 	} else {
+		if (!ring_is_synced(director->ring))
+			return "ring not synced";
 		backend = director_new_user_backend(director, lookup, &reason);
 		if (backend == NULL)
 			return reason;
-		if (director_add_user(director, tag, lookup->hash,
-				      backend->slot, now) == USER_IDX_NONE)
+		idx = director_user_add(director, tag, lookup->hash,
+					backend->slot, now->wall, now);
+		if (idx == USER_IDX_NONE)
 			return "user table is full";
+		ring_user_told(director->ring, idx, now);
 	}
 	lookup->backend = backend;
 	director_issue_lease(director, lookup, tag, now);
@@ -237,6 +375,7 @@ int director_lookup(struct director *director, struct director_lookup *lookup,
 			       &lookup->error) < 0)
 		return -1;
 	lookup->leased = FALSE;
+	lookup->weak_msecs = 0;
 	reason = director_lookup_try(director, lookup, now);
 	if (reason == NULL)
 		return 1;
@@ -267,23 +406,23 @@ unsigned int director_lookups_waiting(const struct director *director)
 }
 
 struct refresh_context {
-	struct user_table *users;
-	time_t now;
+	struct director *director;
+	const struct director_time *now;
 };
 
 static void refresh_user(user_idx_t idx, void *context)
 {
 	struct refresh_context *ctx = context;
 
-	user_table_set_timestamp(ctx->users, idx, ctx->now);
+	director_user_used(ctx->director, idx, ctx->now);
 }
 
 void director_refresh(struct director *director, const char *username,
 		      const struct director_time *now)
 {
 	struct refresh_context ctx = {
-		.users = director->users,
-		.now = now->wall,
+		.director = director,
+		.now = now,
 	};
 	const char *error;
 	uint32_t hash;
@@ -311,10 +450,12 @@ director_session_adopt(struct director *director,
 
 	idx = user_table_lookup(director->users, backend->tag, hash, now->wall);
 	if (idx == USER_IDX_NONE) {
-		idx = director_add_user(director, backend->tag, hash,
-					backend->slot, now);
-		if (idx != USER_IDX_NONE)
+		idx = director_user_add(director, backend->tag, hash,
+					backend->slot, now->wall, now);
+		if (idx != USER_IDX_NONE) {
 			(void)director_record_user(director, idx);
+			ring_user_told(director->ring, idx, now);
+		}
 		return;
 	}
 	current = backend_by_slot(director->backends,
@@ -339,7 +480,7 @@ director_session_start(struct director *director,
 	struct session_lease *lease;
 	struct backend *backend;
 
-	director->session_wall = now->wall;
+	director->session_now = *now;
 	backend = backend_lookup(director->backends, ip);
 	lease = session_lease_lookup(director->leases, token);
 	if (lease != NULL) {
@@ -407,7 +548,7 @@ void director_session_end(struct director *director,
 			  struct session_lease **lease,
 			  const struct director_time *now)
 {
-	director->session_wall = now->wall;
+	director->session_now = *now;
 	session_lease_end(director->leases, lease);
 }
 
@@ -483,7 +624,7 @@ director_run_leases(struct director *director, const struct director_time *now)
 	const struct login_process *missing;
 	bool more;
 
-	director->session_wall = now->wall;
+	director->session_now = *now;
 	more = session_leases_expire(director->leases, now->msecs,
 				     RUN_MAX_STEPS, &missing);
 	if (missing != NULL &&
@@ -514,12 +655,18 @@ bool director_run(struct director *director, const struct director_time *now)
 		backends_deinit(&director->previous);
 		director->retry = director->waiting_head;
 	}
+	if (director->weak_retry_msecs != 0 &&
+	    now->msecs >= director->weak_retry_msecs) {
+		director->weak_retry_msecs = 0;
+		director_user_changed(director);
+	}
 	if (director_run_retries(director, now))
 		more = TRUE;
 	if (director_run_timeouts(director, now))
 		more = TRUE;
 	if (director_run_leases(director, now))
 		more = TRUE;
+	director->session_now = *now;
 	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
 		more = TRUE;
 	director_log_run(director, now->msecs);
@@ -528,6 +675,8 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_walk(director, now, RUN_MAX_WALK_STEPS))
 		more = TRUE;
+	if (now->msecs >= ring_next_deadline(director->ring))
+		ring_run(director->ring, now);
 	return more;
 }
 
@@ -555,6 +704,11 @@ uint64_t director_next_deadline(struct director *director,
 		min_deadline(&deadline, director_grace_end(director));
 	min_deadline(&deadline,
 		     session_leases_next_deadline(director->leases));
+	min_deadline(&deadline, director->weak_retry_msecs);
+	if (ring_next_deadline(director->ring) != UINT64_MAX) {
+		min_deadline(&deadline,
+			     I_MAX(ring_next_deadline(director->ring), 1));
+	}
 	expire = user_table_next_expire(director->users);
 	if (expire > now->wall) {
 		/* not later than this even if the clock is moved */

@@ -4,6 +4,7 @@
 #include "backend.h"
 #include "user-table.h"
 #include "session-lease.h"
+#include "ring.h"
 
 /* Ties the core together: events in, actions out. No I/O and no clock: all
    functions are given the time; what is to be done outside is told through
@@ -15,8 +16,10 @@ struct username_hash;
 struct director_time {
 	/* Monotonic milliseconds (CLOCK_MONOTONIC of this host) */
 	uint64_t msecs;
-	/* Seconds since 1970, may jump */
+	/* Seconds since 1970; goes on evenly from the start of the process */
 	time_t wall;
+	/* The machine's clock, what other directors see; may jump */
+	time_t clock;
 };
 
 /* How long a lookup waits at most (assignment.md §5) */
@@ -32,6 +35,7 @@ struct director_core_settings {
 	unsigned int user_expire_secs;
 	/* Random, different for every process start in the cluster */
 	uint64_t instance;
+	struct ring_settings ring;
 	/* Random, told to nobody: the tables of what comes from outside are
 	   hashed with it */
 	uint64_t hash_key;
@@ -94,6 +98,8 @@ struct director_lookup {
 	/* -- the core's own -- */
 	struct director_lookup *prev, *next;
 	uint64_t queued_msecs;
+	/* When the agreement about a weak user was (last) begun for it */
+	uint64_t weak_msecs;
 	const char *wait_reason;
 };
 
@@ -111,6 +117,11 @@ struct director_vfuncs {
 	/* director_change_is_recorded() may have turned TRUE. Called from
 	   director_run() only. */
 	void (*changes_recorded)(void *context);
+	/* The ring has become synced. Called from any function of the ring. Must
+	   not call the core. May be NULL. */
+	void (*ring_synced)(void *context);
+
+	struct ring_vfuncs ring;
 };
 
 struct director *

@@ -47,6 +47,7 @@ struct user_table {
 	struct user_store store;
 
 	user_table_removed_callback_t *removed;
+	user_table_refreshed_callback_t *refreshed;
 	void *removed_context;
 
 	unsigned int expire_secs;

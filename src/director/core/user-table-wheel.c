@@ -129,9 +129,17 @@ wheel_look_at(struct user_table *table, uint32_t idx, time_t now)
 	} else if (entry_due(table, entry) > now) {
 		user_wheel_update(table, idx);
 	} else if ((entry->flags & USER_FLAG_LEASED) != 0) {
+		time_t old_timestamp = entry->timestamp;
+
 		entry->timestamp = now;
 		user_wheel_update(table, idx);
-	} else if ((entry->flags & (USER_FLAG_WEAK | USER_FLAG_MOVING)) != 0) {
+		if (table->refreshed != NULL) {
+			table->refreshed(idx, old_timestamp,
+					 table->removed_context);
+		}
+	} else if ((entry->flags & USER_FLAG_MOVING) != 0 ||
+		   ((entry->flags & USER_FLAG_WEAK) != 0 &&
+		    now - entry_due(table, entry) < USER_WEAK_MAX_SECS)) {
 		user_wheel_remove(table, idx);
 		wheel_add_at(table, idx, now + 1);
 	} else {

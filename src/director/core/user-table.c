@@ -28,6 +28,12 @@ user_table_init(struct backends *backends, unsigned int expire_secs, time_t now,
 	return table;
 }
 
+void user_table_set_refreshed_callback(
+	struct user_table *table, user_table_refreshed_callback_t *refreshed)
+{
+	table->refreshed = refreshed;
+}
+
 void user_table_deinit(struct user_table **_table)
 {
 	struct user_table *table = *_table;

@@ -30,10 +30,20 @@ enum user_flags {
 	USER_FLAG_MOVING	= BIT(3),
 };
 
+/* An agreement about a weak user that has no end: he is kept so much longer. */
+#define USER_WEAK_MAX_SECS 30
+
 /* Called just before an entry goes away for any reason (expired, removed,
    swept), but not by user_table_deinit(). It may read the table, not change
    it. */
 typedef void user_table_removed_callback_t(user_idx_t idx, void *context);
+
+/* user_table_expire() has refreshed the user, because he has
+   USER_FLAG_LEASED. May read the table, not change it. Gets the context of the
+   removed callback. */
+typedef void user_table_refreshed_callback_t(user_idx_t idx,
+					     time_t old_timestamp,
+					     void *context);
 
 /* expire_secs >= 1: life of an entry since its last use. backends isn't owned
    and must outlive the table; they can have only one. now: current time.
@@ -41,6 +51,9 @@ typedef void user_table_removed_callback_t(user_idx_t idx, void *context);
 struct user_table *
 user_table_init(struct backends *backends, unsigned int expire_secs, time_t now,
 		user_table_removed_callback_t *removed, void *context);
+/* refreshed may be NULL, which is the default. */
+void user_table_set_refreshed_callback(
+	struct user_table *table, user_table_refreshed_callback_t *refreshed);
 void user_table_deinit(struct user_table **table);
 
 /* Returns the live user or USER_IDX_NONE. tag: pointer from backends_tag().
@@ -94,7 +107,8 @@ void user_table_foreach_hash(struct user_table *table, uint32_t hash,
    USER_FLAG_LEASED who aren't recent any more (so that they never get near
    expiry). Looks at most at max_steps entries or seconds. Returns TRUE if there
    is more to do now. Users with WEAK or MOVING are kept and looked at again 1 s
-   later. Users of dead slots who are met are removed. */
+   later, WEAK at most USER_WEAK_MAX_SECS after they have expired. Users of
+   dead slots who are met are removed. */
 bool user_table_expire(struct user_table *table, time_t now,
 		       unsigned int max_steps);
 /* When user_table_expire() will have work next, seconds since 1970; 0 if never

@@ -1,0 +1,125 @@
+#ifndef MEMBERSHIP_H
+#define MEMBERSHIP_H
+
+#include "ring-message.h"
+
+/* The directors of the ring as this one knows them: order, what was seen from
+   each (sequence memory), when which one failed (spec: ring-protocol.md §4,
+   §6.1, §9). Knows no connections. Times named _msecs are monotonic, others
+   seconds since 1970. */
+
+struct ring_members;
+
+/* After a failure of the network the member is tried again this much later,
+   after a refusal of any kind at first after _REFUSED_MIN, then twice as much
+   each time. */
+#define RING_RETRY_NETWORK_MSECS 2000
+#define RING_RETRY_REFUSED_MIN_MSECS 2000
+#define RING_RETRY_REFUSED_MAX_MSECS 60000
+
+/* The same SYNC is passed on at most so many times. */
+#define RING_SYNC_MAX_REPEATS 4
+/* A SYNC with a lower sequence number is believed if its originator's clock
+   has gone on so much. */
+#define RING_SYNC_STALE_SECS 120
+
+/* A SYNC as it travels */
+struct ring_sync_memory {
+	uint32_t seq;
+	unsigned int minor;
+	time_t timestamp;
+	uint32_t hosts_hash;
+};
+
+struct ring_member {
+	struct ring_address address;
+	/* ip:port */
+	char *name;
+	bool self;
+	/* By an administrator: isn't connected to, nor listened to. */
+	bool removed;
+	uint64_t removed_msecs;
+
+	/* Which process start of it told us its sequence numbers; 0 if it is
+	   one that doesn't tell (2.3). */
+	uint32_t instance;
+	/* Highest sequence number of a command that came from it */
+	uint32_t last_seq;
+
+	/* The last SYNC of it, and how often it came */
+	struct ring_sync_memory sync;
+	unsigned int sync_count;
+	/* A SYNC that waits for a right neighbour */
+	struct ring_sync_memory delayed_sync;
+	bool sync_is_delayed;
+	/* Its SYNC had this hosts hash, which isn't ours; 0 = none. Since
+	   when. */
+	uint32_t wrong_hosts_hash;
+	uint64_t wrong_hosts_msecs;
+	/* Ours then */
+	uint32_t wrong_own_hash;
+
+	/* For the operator; 0 = never */
+	time_t last_network_failure;
+	time_t last_protocol_failure;
+	/* Don't connect before; 0 = any time */
+	uint64_t retry_msecs;
+	unsigned int refused_backoff_msecs;
+};
+
+struct ring_members *ring_members_init(void);
+void ring_members_deinit(struct ring_members **members);
+
+/* Adds a member that isn't there. It stays until ring_member_forget(). */
+struct ring_member *
+ring_member_add(struct ring_members *members,
+		const struct ring_address *address);
+void ring_member_forget(struct ring_members *members,
+			struct ring_member **member);
+/* NULL if unknown. port 0: the first one with that address. */
+struct ring_member *
+ring_member_lookup(struct ring_members *members,
+		   const struct ring_address *address);
+/* Is a member that isn't removed at this address, on whatever port? */
+bool ring_members_have_ip(struct ring_members *members,
+			  const struct ip_addr *ip);
+
+/* All, in the order of the ring; valid until one is added or forgotten. */
+struct ring_member *const *
+ring_members_sorted(struct ring_members *members, unsigned int *count_r);
+/* How many steps from one member upwards to the other, with wrap; 1 is its
+   right neighbour, 0 itself. */
+unsigned int
+ring_members_distance(struct ring_members *members,
+		      const struct ring_member *from,
+		      const struct ring_member *to);
+
+/* A command of this origin: returns FALSE if it is a duplicate. */
+bool ring_member_accept_seq(struct ring_member *member, uint32_t seq);
+/* It has started (again): what was seen is of no use any more. instance: as it
+   told, 0 if it didn't. Returns FALSE if it is the process that we know. */
+bool ring_member_restarted(struct ring_member *member, uint32_t instance);
+
+enum ring_sync_action {
+	RING_SYNC_IGNORE,
+	/* First time, or again */
+	RING_SYNC_FORWARD,
+	/* Like forward; its clock shows that we missed a restart. */
+	RING_SYNC_FORWARD_STALE,
+};
+/* What to do with a SYNC of this member; remembers it. */
+enum ring_sync_action
+ring_member_sync(struct ring_member *member,
+		 const struct ring_sync_memory *sync);
+
+void ring_member_network_failed(struct ring_member *member, uint64_t now_msecs,
+				time_t now);
+/* It refused us or we refused it. protocol: it broke the protocol. */
+void ring_member_refused(struct ring_member *member, bool protocol,
+			 uint64_t now_msecs, time_t now);
+/* It works: whatever failed is forgotten. */
+void ring_member_works(struct ring_member *member);
+/* For the operator: the last failure of any kind; 0 = never */
+time_t ring_member_last_failed(const struct ring_member *member);
+
+#endif

@@ -1,0 +1,567 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Who is connected to whom (spec: ring-protocol.md §4, §5.1, §5.2, §7). */
+
+#include "lib.h"
+#include "str.h"
+#include "ring-private.h"
+
+/* How many steps upwards from us; ourself is the farthest. */
+static unsigned int
+right_distance(struct ring *ring, const struct ring_member *member)
+{
+	unsigned int distance =
+		ring_members_distance(ring->members, ring->self, member);
+
+	return distance == 0 ? UINT_MAX : distance;
+}
+
+static unsigned int
+left_distance(struct ring *ring, const struct ring_member *member)
+{
+	unsigned int distance =
+		ring_members_distance(ring->members, member, ring->self);
+
+	return distance == 0 ? UINT_MAX : distance;
+}
+
+static bool have_others(struct ring *ring)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (!list[i]->self && !list[i]->removed)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+static struct ring_peer *
+find_out(struct ring *ring, const struct ring_member *member)
+{
+	struct ring_peer *peer;
+
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (!peer->incoming && !peer->dead && peer->member == member)
+			return peer;
+	}
+	return NULL;
+}
+
+static void set_left(struct ring *ring, struct ring_peer *peer)
+{
+	if (ring->left != NULL)
+		ring_peer_end(ring, ring->left, "Replacing with new incoming "
+			      "connection");
+	ring->left = peer;
+	ring->neighbours_changed = TRUE;
+}
+
+/* Among the incoming connections that are done, the nearest becomes left if
+   there is none. */
+static void choose_left(struct ring *ring)
+{
+	struct ring_peer *peer, *best = NULL;
+
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (!peer->incoming || peer->state != RING_PEER_DONE ||
+		    !ring_peer_is_usable(peer))
+			continue;
+		if (best == NULL || left_distance(ring, peer->member) <
+				    left_distance(ring, best->member))
+			best = peer;
+	}
+	if (best != NULL)
+		set_left(ring, best);
+}
+
+static void run_alone(struct ring *ring, const struct director_time *now)
+{
+	if (have_others(ring)) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "director: Couldn't connect to right side, "
+			 "we must be the only director left");
+	}
+	if (ring->left != NULL) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "director: Assuming %s is dead, disconnecting",
+			 ring->left->member->name);
+		ring_peer_end(ring, ring->left, "This connection is dead?");
+	}
+	ring->min_minor = RING_PROTOCOL_MINOR;
+	ring->handshaked = TRUE;
+	ring->sync_needed = FALSE;
+	ring->sync_sent_msecs = 0;
+	ring_set_synced(ring, now);
+}
+
+/* Walks the members to our right, nearest first, up to the one that we have,
+   and sees to it that somebody is being connected to. Returns FALSE if all are
+   out of reach at the moment. *deadline: when to look again. */
+static bool
+connect_candidates(struct ring *ring, const struct director_time *now,
+		   bool start, uint64_t *deadline)
+{
+	struct ring_member *const *list, *member;
+	struct ring_peer *peer;
+	unsigned int i, count, self_idx;
+	bool trying = FALSE;
+
+	list = ring_members_sorted(ring->members, &count);
+	self_idx = 0;
+	while (list[self_idx] != ring->self)
+		self_idx++;
+	for (i = 1; i < count; i++) {
+		member = list[(self_idx + i) % count];
+		if (ring->right != NULL && ring->right->member == member)
+			return TRUE;
+		if (member->removed)
+			continue;
+		peer = find_out(ring, member);
+		if (peer == NULL) {
+			if (member->retry_msecs > now->msecs) {
+				ring_deadline_min(deadline,
+						  member->retry_msecs);
+				continue;
+			}
+			if (!start) {
+				ring_deadline_min(deadline, now->msecs);
+				return TRUE;
+			}
+			peer = ring_peer_connect(ring, member,
+				ring->right != NULL ?
+				"Reconnecting to the preferred right side" :
+				"Connecting to the right side", now);
+		}
+		trying = TRUE;
+		/* A dead one that is nearer must not hold up the ring, nor one
+		   that accepts but says nothing. */
+		if (peer->state >= RING_PEER_HANDSHAKING)
+			return TRUE;
+		if (now->msecs - peer->created_msecs <
+		    RING_CONNECT_RACE_MSECS) {
+			ring_deadline_min(deadline, peer->created_msecs +
+					  RING_CONNECT_RACE_MSECS);
+			return TRUE;
+		}
+	}
+	return trying;
+}
+
+void ring_connect_run(struct ring *ring, const struct director_time *now)
+{
+	uint64_t deadline = UINT64_MAX;
+
+	if (ring->left == NULL)
+		choose_left(ring);
+	if (ring->set.self.port != 0 &&
+	    connect_candidates(ring, now, TRUE, &deadline))
+		return;
+	if (ring->right != NULL || (ring->synced && ring->left == NULL))
+		return;
+	/* At first others may be starting as well. */
+	if (!ring->handshaked && have_others(ring) &&
+	    now->msecs - ring->started_msecs < RING_ALONE_WAIT_MSECS)
+		return;
+	run_alone(ring, now);
+}
+
+void ring_connect_deadline(struct ring *ring, const struct director_time *now,
+			   uint64_t *deadline)
+{
+	if (ring->set.self.port != 0)
+		(void)connect_candidates(ring, now, FALSE, deadline);
+	if (!ring->handshaked) {
+		ring_deadline_min(deadline, ring->started_msecs +
+				  RING_ALONE_WAIT_MSECS);
+	}
+}
+
+static void
+send_connect(struct ring *ring, struct ring_peer *peer,
+	     const struct ring_member *to, const struct director_time *now)
+{
+	struct ring_message msg = {
+		.type = RING_CONNECT,
+		.director = to->address,
+	};
+
+	RING_LOG(ring, LOG_TYPE_INFO, "%s: Telling it to connect to %s",
+		 ring_peer_name(ring->director, peer), to->name);
+	ring_send(ring, peer, &msg);
+	peer->told_connect = TRUE;
+	peer->deadline_msecs = now->msecs + RING_CONNECT_TOLD_TIMEOUT_MSECS;
+}
+
+/* -- Somebody introduces himself -- */
+
+static struct ring_member *
+member_of_me(struct ring *ring, struct ring_peer *peer,
+	     const struct ring_message *msg, const struct director_time *now)
+{
+	struct ring_member *member;
+
+	if (!peer->incoming) {
+		if (ring_address_cmp(&peer->member->address,
+				     &msg->director) == 0)
+			return peer->member;
+		ring_peer_fail(ring, peer, FALSE, now, t_strdup_printf(
+			"Remote director thinks it's someone else "
+			"(connected to %s, remote says it's %s)",
+			peer->member->name,
+			ring_address_str(&msg->director)));
+		return NULL;
+	}
+	if (!net_ip_compare(&peer->source_ip, &msg->director.ip)) {
+		ring_peer_fail(ring, peer, FALSE, now, t_strdup_printf(
+			"Remote director says it's %s, but connects from %s",
+			ring_address_str(&msg->director),
+			net_ip2addr(&peer->source_ip)));
+		return NULL;
+	}
+	member = ring_member_lookup(ring->members, &msg->director);
+	if (member == NULL)
+		member = ring_member_add(ring->members, &msg->director);
+	else if (member->self) {
+		ring_peer_fail(ring, peer, FALSE, now,
+			       "Connection from self, dropping");
+		return NULL;
+	} else if (member->removed) {
+		ring_peer_fail(ring, peer, FALSE, now,
+			       "Was removed from the ring");
+		return NULL;
+	}
+	return member;
+}
+
+static void left_arrives(struct ring *ring, struct ring_peer *peer,
+			 const struct director_time *now)
+{
+	struct ring_peer *left = ring->left;
+
+	if (left == NULL) {
+		ring_member_works(peer->member);
+	} else if (left->member == peer->member) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "Replacing left director connection %s with %s",
+			 left->member->name, peer->member->name);
+		ring_peer_end(ring, left,
+			      "Replacing with new incoming connection");
+	} else if (left_distance(ring, peer->member) <
+		   left_distance(ring, left->member)) {
+		send_connect(ring, left, peer->member, now);
+	} else {
+		/* The newcomer shouldn't be connected to us, unless our left is
+		   dead. */
+		left->verifying = TRUE;
+		ring_ping(ring, left, now);
+	}
+}
+
+void ring_handle_me(struct ring *ring, struct ring_peer *peer,
+		    struct ring_message *msg, const struct director_time *now)
+{
+	struct ring_member *member = member_of_me(ring, peer, msg, now);
+
+	if (member == NULL)
+		return;
+	if (peer->incoming && member->last_protocol_failure != 0 &&
+	    member->retry_msecs > now->msecs) {
+		peer->member = member;
+		RING_LOG(ring, LOG_TYPE_ERROR,
+			 "%s: Refusing it, since it broke the protocol %u secs "
+			 "ago", ring_peer_name(ring->director, peer),
+			 (unsigned int)(now->clock -
+					member->last_protocol_failure));
+		ring_peer_end(ring, peer, "Protocol failure before");
+		return;
+	}
+	peer->member = member;
+	peer->me_received = TRUE;
+	peer->state = RING_PEER_HANDSHAKING;
+	if (msg->has_timestamp) {
+		peer->clock_diff = msg->timestamp - now->clock;
+		if (peer->clock_diff > 1 || peer->clock_diff < -1) {
+			RING_LOG(ring, LOG_TYPE_WARNING,
+				 "Director %s clock differs from ours by %lld "
+				 "secs", member->name,
+				 (long long)peer->clock_diff);
+		}
+	}
+	(void)ring_member_restarted(member, msg->instance);
+	if (peer->incoming) {
+		RING_LOG(ring, LOG_TYPE_INFO,
+			 "Incoming connection from director %s", member->name);
+		left_arrives(ring, peer, now);
+	} else {
+		ring_handshake_start(ring, peer, now);
+	}
+	ring_wake(ring);
+}
+
+void ring_left_verified(struct ring *ring, struct ring_peer *left,
+			const struct director_time *now)
+{
+	struct ring_peer *peer;
+
+	if (ring->left != left)
+		return;
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (peer == left || !peer->incoming ||
+		    !ring_peer_is_usable(peer) ||
+		    left_distance(ring, peer->member) <
+		    left_distance(ring, left->member))
+			continue;
+		RING_LOG(ring, LOG_TYPE_WARNING, "Director %s tried to connect "
+			 "to us, should use %s instead", peer->member->name,
+			 left->member->name);
+		send_connect(ring, peer, left->member, now);
+	}
+}
+
+/* -- The handshake is done -- */
+
+static void
+tell_director(struct ring *ring, const struct ring_member *member,
+	      const struct ring_member *except)
+{
+	struct ring_message msg = {
+		.type = RING_DIRECTOR,
+		.director = member->address,
+		.instance = member->instance,
+	};
+
+	ring_broadcast(ring, except, &msg);
+}
+
+static void
+done_incoming(struct ring *ring, struct ring_peer *peer,
+	      const struct director_time *now)
+{
+	struct ring_message reply = { .type = RING_DONE };
+	struct ring_peer *left = ring->left;
+
+	ring_send(ring, peer, &reply);
+	peer->done_sent = TRUE;
+	tell_director(ring, peer->member, peer->member);
+	if (left == NULL)
+		choose_left(ring);
+	else if (left->member == peer->member)
+		set_left(ring, peer);
+	else if (left->verifying || left->told_connect)
+		; /* until its answer comes, or until it goes */
+	else if (left_distance(ring, left->member) <
+		 left_distance(ring, peer->member))
+		send_connect(ring, peer, left->member, now);
+	else
+		send_connect(ring, left, peer->member, now);
+}
+
+static void done_outgoing(struct ring *ring, struct ring_peer *peer)
+{
+	struct ring_peer *right = ring->right;
+
+	if (right != NULL && right_distance(ring, right->member) <=
+			     right_distance(ring, peer->member)) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "Aborting incorrect outgoing connection to %s "
+			 "(already connected to correct one: %s)",
+			 peer->member->name, right->member->name);
+		ring_peer_end(ring, peer, "Unwanted outgoing connection");
+		return;
+	}
+	if (right != NULL) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "Replacing right director connection %s with %s",
+			 right->member->name, peer->member->name);
+		ring_peer_end(ring, right, t_strdup_printf(
+			"Replacing with %s", peer->member->name));
+	}
+	ring->right = peer;
+	ring->neighbours_changed = TRUE;
+}
+
+void ring_handle_done(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg ATTR_UNUSED,
+		      const struct director_time *now)
+{
+	unsigned int msecs = now->msecs - peer->created_msecs;
+
+	if (peer->incoming && !peer->options_received) {
+		/* allowed: only very old ones don't send it */
+		RING_LOG(ring, LOG_TYPE_DEBUG, "%s: No OPTIONS",
+			 ring_peer_name(ring->director, peer));
+	}
+	if (!peer->incoming && !peer->done_sent) {
+		ring_peer_fail(ring, peer, TRUE, now,
+			       "Command DONE: We aren't done yet");
+		return;
+	}
+	RING_LOG(ring, msecs >= 29000 ? LOG_TYPE_WARNING : LOG_TYPE_INFO,
+		 "%s: Handshake finished in %u.%03u secs (%u USERs received, "
+		 "%u USERs sent)", ring_peer_name(ring->director, peer),
+		 msecs / 1000, msecs % 1000, peer->users_received,
+		 peer->users_sent);
+	peer->done_received = TRUE;
+	peer->state = RING_PEER_DONE;
+	ring_member_works(peer->member);
+	if (peer->incoming)
+		done_incoming(ring, peer, now);
+	else
+		done_outgoing(ring, peer);
+	ring_wake(ring);
+}
+
+/* -- Members come and go -- */
+
+static struct ring_member *
+add_member(struct ring *ring, const struct ring_address *address,
+	   const char *by)
+{
+	RING_LOG(ring, LOG_TYPE_INFO, "Adding director %s to ring "
+		 "(requested by %s)", ring_address_str(address), by);
+	ring_wake(ring);
+	return ring_member_add(ring->members, address);
+}
+
+void ring_handle_director(struct ring *ring, struct ring_peer *peer,
+			  struct ring_message *msg,
+			  const struct director_time *now ATTR_UNUSED)
+{
+	struct ring_member *member;
+
+	member = ring_member_lookup(ring->members, &msg->director);
+	if (member != NULL && (member->self || member->removed))
+		return;
+	if (member == NULL) {
+		member = add_member(ring, &msg->director, peer->member->name);
+		member->instance = msg->instance;
+	} else if (msg->instance == 0 || msg->instance != member->instance) {
+		if (peer->done_received || msg->instance != 0)
+			(void)ring_member_restarted(member, msg->instance);
+	}
+	if (peer->done_received) {
+		/* it is alive: try it now */
+		member->retry_msecs = I_MIN(member->retry_msecs,
+			member->last_protocol_failure == 0 ? 0 : UINT64_MAX);
+		ring_wake(ring);
+	}
+	if (ring->right != NULL && right_distance(ring, member) <
+				   right_distance(ring, ring->right->member)) {
+		/* We ought to be connected to it: then it is probably dead. */
+		return;
+	}
+	ring->members_changed = TRUE;
+	tell_director(ring, member, peer->member);
+}
+
+static void
+remove_member(struct ring *ring, struct ring_member *member, const char *by,
+	      const struct ring_member *except, const struct director_time *now)
+{
+	struct ring_message msg = {
+		.type = RING_DIRECTOR_REMOVE,
+		.director = member->address,
+	};
+	struct ring_peer *peer;
+
+	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
+		 "(requested by %s)", member->name, by);
+	ring_broadcast(ring, except, &msg);
+	if (member->self)
+		return;
+	member->removed = TRUE;
+	member->removed_msecs = now->msecs;
+	member->sync_is_delayed = FALSE;
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (peer->member == member)
+			ring_peer_end(ring, peer, "Removing from ring");
+	}
+	ring_changed(ring, now);
+}
+
+void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
+				 struct ring_message *msg,
+				 const struct director_time *now)
+{
+	struct ring_member *member;
+
+	member = ring_member_lookup(ring->members, &msg->director);
+	if (member == NULL || member->removed)
+		return;
+	if (member->self) {
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "%s: We were removed from the ring",
+			 ring_peer_name(ring->director, peer));
+		return;
+	}
+	remove_member(ring, member, peer->member->name, peer->member, now);
+}
+
+void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
+			 struct ring_message *msg,
+			 const struct director_time *now)
+{
+	struct ring_member *member;
+
+	member = ring_member_lookup(ring->members, &msg->director);
+	if (member == NULL)
+		member = add_member(ring, &msg->director, peer->member->name);
+	if (member->self || member->removed ||
+	    (ring->right != NULL && right_distance(ring, member) >=
+				    right_distance(ring, ring->right->member))) {
+		RING_LOG(ring, LOG_TYPE_INFO,
+			 "%s: CONNECT to %s requested, but %s",
+			 ring_peer_name(ring->director, peer), member->name,
+			 member->self ? "that's us" : member->removed ?
+			 "it was removed" : "our right side is nearer");
+		peer->wrong_connect = TRUE;
+		peer->deadline_msecs = now->msecs +
+			RING_WRONG_CONNECT_TIMEOUT_MSECS;
+		ring_wake(ring);
+		return;
+	}
+	ring_member_works(member);
+	if (ring->right != NULL) {
+		ring_peer_end(ring, ring->right, "CONNECT requested");
+	}
+	ring_peer_end(ring, peer, "CONNECT requested");
+	(void)ring_peer_connect(ring, member, t_strdup_printf(
+		"CONNECT requested by %s", peer->member->name), now);
+}
+
+void ring_add_member(struct director *director,
+		     const struct ring_address *address, const char *by,
+		     const struct director_time *now)
+{
+	struct ring *ring = director->ring;
+	struct ring_member *member;
+
+	member = ring_member_lookup(ring->members, address);
+	if (member != NULL && member->self)
+		return;
+	if (member == NULL)
+		member = add_member(ring, address, by);
+	else
+		member->removed = FALSE;
+	ring_member_works(member);
+	tell_director(ring, member, NULL);
+	ring_connect_run(ring, now);
+	ring_wake(ring);
+}
+
+bool ring_remove_member(struct director *director,
+			const struct ring_address *address, const char *by,
+			const struct director_time *now)
+{
+	struct ring *ring = director->ring;
+	struct ring_member *member;
+
+	member = ring_member_lookup(ring->members, address);
+	if (member == NULL || member->removed)
+		return FALSE;
+	remove_member(ring, member, by, NULL, now);
+	return TRUE;
+}

@@ -1,0 +1,262 @@
+#ifndef RING_PRIVATE_H
+#define RING_PRIVATE_H
+
+#include "director-private.h"
+#include "ring.h"
+
+/* Limits of silence and of waiting, ring-protocol.md §1 and
+   doc/ring-protocol */
+#define RING_CONNECT_TIMEOUT_MSECS 3000
+#define RING_ME_TIMEOUT_MSECS 10000
+#define RING_HANDSHAKE_OUT_TIMEOUT_MSECS 30000
+#define RING_HANDSHAKE_IN_TIMEOUT_MSECS 40000
+#define RING_CONNECT_TOLD_TIMEOUT_MSECS 10000
+#define RING_WRONG_CONNECT_TIMEOUT_MSECS 1000
+#define RING_PING_INTERVAL_MSECS 15000
+#define RING_PING_UNSYNCED_INTERVAL_MSECS 1000
+#define RING_SYNC_RESEND_MSECS 5000
+#define RING_REMOVED_PURGE_MSECS 30000
+/* A candidate for our right gets so much time before the next one is tried as
+   well. */
+#define RING_CONNECT_RACE_MSECS 500
+/* How long others are tried after the start before we run alone */
+#define RING_ALONE_WAIT_MSECS DIRECTOR_START_GRACE_MSECS
+/* Links of which both ends are ours: PING after so much silence, gone after so
+   much. Silence is counted in steps, so that time in which we didn't run
+   ourselves counts as one step only. */
+#define RING_FAST_PING_MSECS 1000
+#define RING_FAST_DEAD_MSECS 3000
+#define RING_SILENCE_STEP_MSECS 500
+/* More output than this in a peer's buffer goes to the adapter at once. */
+#define RING_OUT_FLUSH_SIZE (32*1024)
+/* The handshake's users are sent as long as less is waiting for the peer. */
+#define RING_HANDSHAKE_QUEUE_SIZE (128*1024)
+/* Places of the user table looked at in a slice of the handshake */
+#define RING_HANDSHAKE_STEPS 2000
+
+struct ring {
+	struct director *director;
+	struct ring_settings set;
+
+	struct ring_members *members;
+	struct ring_member *self;
+	struct ring_peer *peers;
+	/* Among peers */
+	struct ring_peer *left, *right;
+
+	/* Left or right came or went: SYNC has to go round again. */
+	bool neighbours_changed;
+
+	/* Of our own commands */
+	uint32_t last_seq;
+	/* Our SYNC rounds: the last one begun, and the one after the last
+	   change: who has seen that has seen all. */
+	uint32_t sync_seq, sync_changed_seq;
+	/* Send it at the end of this turn */
+	bool sync_needed;
+	/* When the last one was sent; 0 = not since the change */
+	uint64_t sync_sent_msecs;
+	uint64_t sync_began_msecs;
+	unsigned int sync_msecs;
+	/* A DIRECTOR line told of a change since our last SYNC. */
+	bool members_changed;
+
+	/* Our ring was complete once. */
+	bool handshaked;
+	bool synced;
+	uint64_t synced_changed_msecs;
+	unsigned int min_minor;
+	/* Logged already */
+	bool alone_logged, delay_logged;
+
+	uint64_t started_msecs;
+	/* What has to be done next by time; 0 = now */
+	uint64_t deadline_msecs;
+};
+
+/* Text that waits for the end of the turn. Kept beside the peer so that the
+   adapter doesn't see it. */
+struct ring_peer_out {
+	struct ring_peer peer;
+	string_t *out;
+};
+
+#define RING_LOG(ring, type, ...) \
+	DIRECTOR_LOG((ring)->director, type, t_strdup_printf(__VA_ARGS__))
+
+/* -- ring.c: sending and ending -- */
+
+/* To one peer, if it knows the message. */
+void ring_send(struct ring *ring, struct ring_peer *peer,
+	       const struct ring_message *msg);
+/* To all who have introduced themselves, except those of one director (may be
+   NULL). */
+void ring_broadcast(struct ring *ring, const struct ring_member *except,
+		    const struct ring_message *msg);
+/* Gives the message ourself as its origin, and a new sequence number. */
+void ring_originate(struct ring *ring, struct ring_message *msg);
+/* Is it from somebody whose sequence number it carries? If it is new: returns
+   TRUE; one of an unknown director becomes ours. */
+bool ring_accept(struct ring *ring, struct ring_message *msg);
+/* The connection ends: the peer gets QUIT with the reason if not NULL. Nothing
+   is freed before the end of the event. */
+void ring_peer_end(struct ring *ring, struct ring_peer *peer,
+		   const char *quit_reason);
+/* The same after an error, which is logged; the member isn't tried for a
+   while. */
+void ring_peer_fail(struct ring *ring, struct ring_peer *peer, bool protocol,
+		    const struct director_time *now, const char *error);
+/* Something is to be done before the next deadline. */
+static inline void ring_wake(struct ring *ring)
+{
+	ring->deadline_msecs = 0;
+}
+bool ring_peer_is_usable(const struct ring_peer *peer);
+/* The connection to it that there is, or a new one. why: for the log */
+struct ring_peer *
+ring_peer_connect(struct ring *ring, struct ring_member *member,
+		  const char *why, const struct director_time *now);
+
+/* -- ring-connect.c: who is connected to whom -- */
+
+void ring_connect_run(struct ring *ring, const struct director_time *now);
+void ring_connect_deadline(struct ring *ring, const struct director_time *now,
+			   uint64_t *deadline);
+void ring_handle_me(struct ring *ring, struct ring_peer *peer,
+		    struct ring_message *msg, const struct director_time *now);
+void ring_handle_done(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+void ring_handle_director(struct ring *ring, struct ring_peer *peer,
+			  struct ring_message *msg,
+			  const struct director_time *now);
+void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
+				 struct ring_message *msg,
+				 const struct director_time *now);
+void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
+			 struct ring_message *msg,
+			 const struct director_time *now);
+/* Our left has answered a PING: it is alive. */
+void ring_left_verified(struct ring *ring, struct ring_peer *left,
+			const struct director_time *now);
+
+/* -- ring-handshake.c -- */
+
+void ring_greet(struct ring *ring, struct ring_peer *peer,
+		const struct director_time *now);
+/* Sends more users if there is room. */
+void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
+			 const struct director_time *now);
+/* The peer has introduced itself: sends what we know. */
+void ring_handshake_start(struct ring *ring, struct ring_peer *peer,
+			  const struct director_time *now);
+void ring_handle_version(struct ring *ring, struct ring_peer *peer,
+			 struct ring_message *msg,
+			 const struct director_time *now);
+void ring_handle_host_hand_start(struct ring *ring, struct ring_peer *peer,
+				 struct ring_message *msg,
+				 const struct director_time *now);
+void ring_handle_hand_host(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+void ring_handle_host_hand_end(struct ring *ring, struct ring_peer *peer,
+			       struct ring_message *msg,
+			       const struct director_time *now);
+void ring_handle_options(struct ring *ring, struct ring_peer *peer,
+			 struct ring_message *msg,
+			 const struct director_time *now);
+
+/* -- ring-hosts.c -- */
+
+/* A change made here: tells the ring. */
+void ring_host_changed(struct ring *ring, struct backend *backend,
+		       const struct director_time *now);
+void ring_host_gone(struct ring *ring, const struct ip_addr *ip,
+		    enum ring_message_type type,
+		    const struct director_time *now);
+void ring_host_message(struct ring *ring, const struct backend *backend,
+		       const struct director_time *now,
+		       struct ring_message *msg_r);
+void ring_resend_hosts(struct ring *ring, const struct director_time *now);
+void ring_handle_host(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
+			     struct ring_message *msg,
+			     const struct director_time *now);
+void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
+			    struct ring_message *msg,
+			    const struct director_time *now);
+
+/* -- ring-users.c -- */
+
+/* Tells the ring of this user, whom we have here. */
+void ring_user_told(struct ring *ring, user_idx_t idx,
+		       const struct director_time *now);
+/* He was used at old_timestamp and is used now: is it time to tell? */
+bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
+			 time_t old_timestamp, time_t timestamp);
+/* Starts the agreement that he is near expiry. */
+void ring_user_weaken(struct ring *ring, user_idx_t idx,
+		      const struct director_time *now);
+void ring_handle_user(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+
+/* -- ring-sync.c -- */
+
+/* Something changed that everybody has to have seen before new users are let
+   in. */
+void ring_changed(struct ring *ring, const struct director_time *now);
+void ring_sync_run(struct ring *ring, const struct director_time *now);
+void ring_sync_deadline(struct ring *ring, const struct director_time *now,
+			uint64_t *deadline);
+void ring_set_synced(struct ring *ring, const struct director_time *now);
+void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+
+/* -- ring-ping.c -- */
+
+void ring_ping(struct ring *ring, struct ring_peer *peer,
+	       const struct director_time *now);
+/* Ends it if it was silent for too long. */
+void ring_ping_run(struct ring *ring, struct ring_peer *peer,
+		   const struct director_time *now);
+void ring_ping_deadline(struct ring *ring, const struct ring_peer *peer,
+			const struct director_time *now, uint64_t *deadline);
+void ring_handle_ping(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+void ring_handle_pong(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now);
+
+/* The core's seconds <-> what goes over the wire */
+static inline time_t
+ring_time_to_wire(const struct director_time *now, time_t t)
+{
+	return t == 0 ? 0 : t - now->wall + now->clock;
+}
+
+static inline time_t
+ring_time_from_wire(const struct ring_peer *peer,
+		    const struct director_time *now, time_t t)
+{
+	if (t == 0)
+		return 0;
+	if (peer->minor >= RING_MINOR_OURS)
+		t -= peer->clock_diff;
+	return t - now->clock + now->wall;
+}
+
+static inline void ring_deadline_min(uint64_t *deadline, uint64_t msecs)
+{
+	if (msecs < *deadline)
+		*deadline = msecs;
+}
+
+#endif

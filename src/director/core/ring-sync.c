@@ -1,0 +1,248 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* SYNC rounds: everything that was sent before has been seen by all (spec:
+   ring-protocol.md §9). */
+
+#include "lib.h"
+#include "ring-private.h"
+
+/* Our hosts differ from a director's for so long although nothing changes
+   here: something got lost. */
+#define RING_WRONG_HOSTS_MSECS 1000
+
+static void
+sync_message(struct ring *ring, const struct ring_member *origin,
+	     const struct ring_sync_memory *sync, struct ring_message *msg_r)
+{
+	i_zero(msg_r);
+	msg_r->type = RING_SYNC;
+	msg_r->origin = origin->address;
+	msg_r->seq = sync->seq;
+	msg_r->minor = I_MIN(sync->minor, RING_PROTOCOL_MINOR);
+	msg_r->timestamp = sync->timestamp;
+	msg_r->has_timestamp = TRUE;
+	msg_r->hosts_hash = sync->hosts_hash;
+	(void)ring;
+}
+
+static void set_unsynced(struct ring *ring, const struct director_time *now)
+{
+	struct ring_peer *peer;
+
+	if (!ring->synced)
+		return;
+	ring->synced = FALSE;
+	ring->synced_changed_msecs = now->msecs;
+	for (peer = ring->peers; peer != NULL; peer = peer->next)
+		peer->synced = FALSE;
+}
+
+void ring_changed(struct ring *ring, const struct director_time *now)
+{
+	ring->sync_seq++;
+	ring->sync_changed_seq = ring->sync_seq;
+	if (ring->left == NULL && ring->right == NULL)
+		return;
+	ring->sync_needed = TRUE;
+	set_unsynced(ring, now);
+	ring_wake(ring);
+}
+
+static void send_own_sync(struct ring *ring, const struct director_time *now)
+{
+	struct ring_sync_memory sync = {
+		.seq = ring->sync_seq,
+		.minor = RING_PROTOCOL_MINOR,
+		.timestamp = now->clock,
+		.hosts_hash = backends_hash(ring->director->backends),
+	};
+	struct ring_message msg;
+
+	if (ring->sync_sent_msecs == 0)
+		ring->sync_began_msecs = now->msecs;
+	ring->sync_needed = FALSE;
+	ring->sync_sent_msecs = now->msecs;
+	ring->members_changed = FALSE;
+	set_unsynced(ring, now);
+	sync_message(ring, ring->self, &sync, &msg);
+	ring_send(ring, ring->right, &msg);
+	ring_ping(ring, ring->right, now);
+	if (ring->left != NULL)
+		ring_ping(ring, ring->left, now);
+}
+
+static void send_delayed(struct ring *ring)
+{
+	struct ring_member *const *list;
+	struct ring_message msg;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (!list[i]->sync_is_delayed)
+			continue;
+		list[i]->sync_is_delayed = FALSE;
+		sync_message(ring, list[i], &list[i]->delayed_sync, &msg);
+		ring_send(ring, ring->right, &msg);
+	}
+}
+
+void ring_sync_run(struct ring *ring, const struct director_time *now)
+{
+	if (ring->neighbours_changed) {
+		ring->neighbours_changed = FALSE;
+		if (ring->left != NULL || ring->right != NULL)
+			ring_changed(ring, now);
+	}
+	if (ring->right == NULL)
+		return;
+	send_delayed(ring);
+	/* Without a left it couldn't come back. */
+	if (ring->left == NULL)
+		return;
+	if (ring->sync_needed)
+		send_own_sync(ring, now);
+	else if (!ring->synced && now->msecs - ring->sync_sent_msecs >=
+				  RING_SYNC_RESEND_MSECS) {
+		RING_LOG(ring, LOG_TYPE_ERROR, "Ring SYNC seq=%u appears to "
+			 "have got lost, resending", ring->sync_seq);
+		ring->sync_seq++;
+		send_own_sync(ring, now);
+	}
+}
+
+void ring_sync_deadline(struct ring *ring, const struct director_time *now,
+			uint64_t *deadline)
+{
+	if (ring->right == NULL || ring->left == NULL)
+		return;
+	if (ring->sync_needed)
+		ring_deadline_min(deadline, now->msecs);
+	else if (!ring->synced) {
+		ring_deadline_min(deadline, ring->sync_sent_msecs +
+				  RING_SYNC_RESEND_MSECS);
+	}
+}
+
+void ring_set_synced(struct ring *ring, const struct director_time *now)
+{
+	struct director *director = ring->director;
+	struct backend *const *backends;
+	unsigned int i, count;
+
+	if (ring->left != NULL)
+		ring->left->synced = TRUE;
+	if (ring->right != NULL)
+		ring->right->synced = TRUE;
+	if (ring->synced)
+		return;
+	ring->synced = TRUE;
+	ring->synced_changed_msecs = now->msecs;
+	if (ring->sync_sent_msecs != 0) {
+		ring->sync_msecs = now->msecs - ring->sync_began_msecs;
+		ring->sync_sent_msecs = 0;
+	}
+	backends = backends_sorted(director->backends, &count);
+	for (i = 0; i < count; i++)
+		backends[i]->desynced = FALSE;
+	director_ring_synced(director, now);
+	ring_wake(ring);
+}
+
+/* It came round. */
+static void
+own_sync(struct ring *ring, const struct ring_message *msg,
+	 const struct director_time *now)
+{
+	if (ring->synced || ring->sync_needed ||
+	    msg->seq < ring->sync_changed_seq || msg->seq > ring->sync_seq)
+		return;
+	if (msg->hosts_hash != 0 &&
+	    msg->hosts_hash != backends_hash(ring->director->backends)) {
+		RING_LOG(ring, LOG_TYPE_ERROR, "Hosts unexpectedly changed "
+			 "during SYNC reply - resending");
+		ring_changed(ring, now);
+		return;
+	}
+	ring->min_minor = msg->minor == 0 ? 0 :
+		I_MIN(msg->minor, RING_PROTOCOL_MINOR);
+	ring->handshaked = TRUE;
+	ring_set_synced(ring, now);
+}
+
+/* Returns FALSE if it isn't to be passed on, since its originator has other
+   hosts than we. */
+static bool
+check_hosts(struct ring *ring, struct ring_member *origin,
+	    const struct ring_message *msg, const struct director_time *now)
+{
+	uint32_t hash = backends_hash(ring->director->backends);
+
+	if (msg->hosts_hash == 0 || msg->hosts_hash == hash) {
+		origin->wrong_hosts_hash = 0;
+		return TRUE;
+	}
+	if (origin->wrong_hosts_hash != msg->hosts_hash ||
+	    origin->wrong_own_hash != hash) {
+		/* a change may be on its way, ours or its */
+		origin->wrong_hosts_hash = msg->hosts_hash;
+		origin->wrong_own_hash = hash;
+		origin->wrong_hosts_msecs = now->msecs;
+		return FALSE;
+	}
+	if (now->msecs - origin->wrong_hosts_msecs < RING_WRONG_HOSTS_MSECS)
+		return FALSE;
+	RING_LOG(ring, LOG_TYPE_ERROR, "Director %s SYNC request hosts don't "
+		 "match us - resending hosts (seq=%u, remote hosts_hash=%u, "
+		 "my hosts_hash=%u)", origin->name, msg->seq, msg->hosts_hash,
+		 hash);
+	origin->wrong_hosts_hash = 0;
+	ring_resend_hosts(ring, now);
+	return FALSE;
+}
+
+void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
+		      struct ring_message *msg, const struct director_time *now)
+{
+	struct ring_sync_memory sync = {
+		.seq = msg->seq,
+		.minor = msg->minor,
+		.timestamp = msg->timestamp,
+		.hosts_hash = msg->hosts_hash,
+	};
+	struct ring_member *origin;
+	struct ring_message forward;
+
+	origin = ring_member_lookup(ring->members, &msg->origin);
+	if (origin == NULL || origin->removed)
+		return;
+	if (origin->self) {
+		own_sync(ring, msg, now);
+		return;
+	}
+	switch (ring_member_sync(origin, &sync)) {
+	case RING_SYNC_IGNORE:
+		return;
+	case RING_SYNC_FORWARD_STALE:
+		RING_LOG(ring, LOG_TYPE_WARNING,
+			 "Last SYNC seq for %s appears to be stale, resetting "
+			 "(seq=%u, timestamp=%lld)", origin->name, msg->seq,
+			 (long long)msg->timestamp);
+		break;
+	case RING_SYNC_FORWARD:
+		break;
+	}
+	if (!check_hosts(ring, origin, msg, now))
+		return;
+	if (ring->right == NULL) {
+		origin->delayed_sync = sync;
+		origin->sync_is_delayed = TRUE;
+	} else {
+		sync_message(ring, origin, &sync, &forward);
+		ring_send(ring, ring->right, &forward);
+	}
+	/* Ours may have got lost where the ring was broken. */
+	if (ring->members_changed && !ring->synced &&
+	    now->msecs - ring->sync_sent_msecs >= 1000)
+		ring_changed(ring, now);
+}

@@ -1,0 +1,315 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Who is where, on its way round the ring (spec: ring-protocol.md §8). */
+
+#include "lib.h"
+#include "str.h"
+#include "ring-private.h"
+
+/* Refreshes of a user are told once in so many seconds. It has to be less than
+   the window of near expiry: a director that knows an older time than another
+   one may think that the user is near expiry while he isn't, but never that he
+   has expired while he hasn't. */
+static unsigned int refresh_secs(const struct ring *ring)
+{
+	unsigned int n = ring->director->set.user_expire_secs / 10;
+
+	n = I_MIN(I_MAX(n, 3), 30);
+	return I_MAX(n / 2, 1);
+}
+
+bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
+			 time_t old_timestamp, time_t timestamp)
+{
+	unsigned int secs = refresh_secs(ring);
+	unsigned int shift = hash % secs;
+
+	return (old_timestamp + shift) / secs != (timestamp + shift) / secs;
+}
+
+static void
+user_message(struct ring *ring, user_idx_t idx,
+	     const struct director_time *now, struct ring_message *msg_r)
+{
+	struct director *director = ring->director;
+	const struct backend *backend =
+		backend_by_slot(director->backends,
+				user_table_slot(director->users, idx));
+
+	i_zero(msg_r);
+	msg_r->type = RING_USER;
+	msg_r->hash = user_table_hash(director->users, idx);
+	msg_r->ip = backend->ip;
+	msg_r->timestamp = ring_time_to_wire(now,
+		user_table_timestamp(director->users, idx));
+	msg_r->has_timestamp = TRUE;
+}
+
+static void
+user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
+	  const struct director_time *now)
+{
+	struct ring_message msg;
+
+	user_message(ring, idx, now, &msg);
+	ring_broadcast(ring, except, &msg);
+}
+
+void ring_user_told(struct ring *ring, user_idx_t idx,
+		       const struct director_time *now)
+{
+	if (ring->peers != NULL)
+		user_tell(ring, idx, NULL, now);
+}
+
+void ring_user_weaken(struct ring *ring, user_idx_t idx,
+		      const struct director_time *now)
+{
+	struct ring_message msg;
+
+	user_table_set_flags(ring->director->users, idx, USER_FLAG_WEAK, 0);
+	user_message(ring, idx, now, &msg);
+	msg.type = RING_USER_WEAK;
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+}
+
+enum refresh_result {
+	/* It was too old, or says what we know */
+	REFRESH_SAME,
+	REFRESH_CHANGED,
+	/* Ours holds, or the message's, and everybody has to know it. */
+	REFRESH_CONFLICT,
+};
+
+/* He is on two backends. The lower address wins (§8.1, rule 4). Returns TRUE
+   if the message's does. */
+static bool
+user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
+	      time_t timestamp, const struct director_time *now)
+{
+	struct director *director = ring->director;
+	struct backend *current =
+		backend_by_slot(director->backends,
+				user_table_slot(director->users, idx));
+	bool wins = backend_ip_cmp(&backend->ip, &current->ip) < 0;
+	uint32_t hash = user_table_hash(director->users, idx);
+	struct ring_message msg = {
+		.type = RING_USER_KICK_HASH,
+		.hash = hash,
+		.ip = wins ? backend->ip : current->ip,
+	};
+
+	RING_LOG(ring, LOG_TYPE_ERROR, "User hash %u is being redirected to "
+		 "two hosts: %s and %s (old_ts=%lld, new_ts=%lld)", hash,
+		 net_ip2addr(&backend->ip), net_ip2addr(&current->ip),
+		 (long long)user_table_timestamp(director->users, idx),
+		 (long long)timestamp);
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+	(void)now;
+	return wins;
+}
+
+static void
+set_backend(struct director *director, user_idx_t idx, struct backend *backend)
+{
+	if (user_table_slot(director->users, idx) == backend->slot)
+		return;
+	user_table_set_slot(director->users, idx, backend->slot);
+	director_user_placed(director, idx);
+}
+
+static enum refresh_result
+refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
+	      time_t timestamp, bool weak, const struct director_time *now)
+{
+	struct user_table *users = ring->director->users;
+	enum user_flags flags = user_table_flags(users, idx);
+	bool same = user_table_slot(users, idx) == backend->slot;
+	time_t old_timestamp = user_table_timestamp(users, idx);
+	enum refresh_result result = REFRESH_SAME;
+
+	if ((flags & USER_FLAG_WEAK) != 0) {
+		if (!weak) {
+			user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
+			director_user_changed(ring->director);
+			result = REFRESH_CHANGED;
+		} else if (!same)
+			result = REFRESH_CHANGED;
+		set_backend(ring->director, idx, backend);
+	} else if (weak) {
+		if ((flags & USER_FLAG_LEASED) == 0 &&
+		    !user_table_is_recent(users, idx, now->wall)) {
+			user_table_set_flags(users, idx, USER_FLAG_WEAK, 0);
+			set_backend(ring->director, idx, backend);
+		}
+		result = REFRESH_CHANGED;
+	} else if (!same) {
+		if ((flags & USER_FLAG_LEASED) == 0 &&
+		    user_table_is_near_expiry(users, idx, now->wall)) {
+			set_backend(ring->director, idx, backend);
+			result = REFRESH_CHANGED;
+		} else if ((flags & USER_FLAG_MOVING) == 0) {
+			if (user_conflict(ring, idx, backend, timestamp, now))
+				set_backend(ring->director, idx, backend);
+			result = REFRESH_CONFLICT;
+		}
+	}
+	if (timestamp > old_timestamp) {
+		user_table_set_timestamp(users, idx, timestamp);
+		if (result == REFRESH_SAME &&
+		    ring_refresh_is_due(ring, user_table_hash(users, idx),
+					old_timestamp, timestamp))
+			result = REFRESH_CHANGED;
+	}
+	return result;
+}
+
+/* The common rule, §8.1. Returns the user or USER_IDX_NONE. */
+static user_idx_t
+user_refresh(struct ring *ring, const struct ring_message *msg,
+	     struct backend *backend, time_t timestamp, bool weak,
+	     const struct director_time *now, enum refresh_result *result_r)
+{
+	struct director *director = ring->director;
+	user_idx_t idx;
+
+	*result_r = REFRESH_SAME;
+	timestamp = I_MIN(timestamp, now->wall);
+	if (timestamp + (time_t)director->set.user_expire_secs <= now->wall)
+		return USER_IDX_NONE;
+	idx = user_table_lookup(director->users, backend->tag, msg->hash,
+				now->wall);
+	if (idx != USER_IDX_NONE) {
+		*result_r = refresh_known(ring, idx, backend, timestamp, weak,
+					  now);
+		return idx;
+	}
+	idx = director_user_add(director, backend->tag, msg->hash,
+				backend->slot, timestamp, now);
+	if (idx == USER_IDX_NONE)
+		return idx;
+	if (weak)
+		user_table_set_flags(director->users, idx, USER_FLAG_WEAK, 0);
+	director_user_placed(director, idx);
+	*result_r = REFRESH_CHANGED;
+	return idx;
+}
+
+static time_t
+message_time(const struct ring_peer *peer, const struct ring_message *msg,
+	     const struct director_time *now)
+{
+	return !msg->has_timestamp ? now->wall :
+		ring_time_from_wire(peer, now, msg->timestamp);
+}
+
+void ring_handle_user(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now)
+{
+	enum refresh_result result;
+	struct backend *backend;
+	user_idx_t idx;
+
+	backend = backend_lookup(ring->director->backends, &msg->ip);
+	if (backend == NULL)
+		return;
+	idx = user_refresh(ring, msg, backend, message_time(peer, msg, now),
+			   FALSE, now, &result);
+	if (idx == USER_IDX_NONE || result == REFRESH_SAME)
+		return;
+	user_tell(ring, idx, result == REFRESH_CONFLICT ? NULL : peer->member,
+		  now);
+}
+
+void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now)
+{
+	enum refresh_result result;
+	struct backend *backend;
+	user_idx_t idx;
+
+	peer->users_received++;
+	backend = backend_lookup(ring->director->backends, &msg->ip);
+	if (backend == NULL)
+		return;
+	idx = user_refresh(ring, msg, backend, message_time(peer, msg, now),
+			   msg->weak, now, &result);
+	if (idx == USER_IDX_NONE)
+		return;
+	if (result == REFRESH_CONFLICT ||
+	    (result == REFRESH_CHANGED && peer->merging)) {
+		/* what one half knew the other half has to learn */
+		user_tell(ring, idx, result == REFRESH_CONFLICT ? NULL :
+			  peer->member, now);
+	}
+}
+
+/* Goes round the ring: a ring of two is one too (§8.4, rule 5). */
+static void
+weak_forward(struct ring *ring, struct ring_peer *peer,
+	     const struct ring_message *msg, bool own)
+{
+	struct ring_peer *other;
+
+	if (own || ring->left == NULL || ring->right == NULL ||
+	    ring->left->member != ring->right->member) {
+		ring_broadcast(ring, peer->member, msg);
+		return;
+	}
+	if (peer == ring->right)
+		other = ring->left;
+	else if (peer == ring->left)
+		other = ring->right;
+	else {
+		ring_broadcast(ring, peer->member, msg);
+		return;
+	}
+	ring_send(ring, other, msg);
+}
+
+void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now)
+{
+	struct director *director = ring->director;
+	struct ring_member *origin;
+	struct backend *backend;
+	enum refresh_result result;
+	bool own = FALSE, first = TRUE;
+	user_idx_t idx;
+
+	backend = backend_lookup(director->backends, &msg->ip);
+	if (backend == NULL)
+		return;
+	origin = ring_member_lookup(ring->members, &msg->origin);
+	if (origin == NULL || origin->removed) {
+		ring_originate(ring, msg);
+		own = TRUE;
+	} else if (origin->self) {
+		/* It came round: nobody objected, or he isn't weak any more. */
+		director_user_agreed(director, backend->tag, msg->hash, now);
+		return;
+	} else {
+		first = ring_member_accept_seq(origin, msg->seq);
+	}
+	idx = user_refresh(ring, msg, backend, now->wall, TRUE, now, &result);
+	if (first && idx != USER_IDX_NONE &&
+	    (user_table_flags(director->users, idx) & USER_FLAG_WEAK) == 0) {
+		/* no: he was used here */
+		user_tell(ring, idx, peer->member, now);
+		return;
+	}
+	weak_forward(ring, peer, msg, own);
+}
+
+void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now ATTR_UNUSED)
+{
+	if (ring_message_travel(msg->type) == RING_TRAVEL_ALL &&
+	    ring_accept(ring, msg))
+		ring_broadcast(ring, peer->member, msg);
+}
