@@ -11,6 +11,7 @@
 #include "director-admin-protocol.h"
 #include "director-daemon.h"
 #include "director-settings.h"
+#include "ring-connection.h"
 #include "server-list.h"
 #include "admin-connection.h"
 
@@ -198,6 +199,151 @@ cmd_host_flush(struct admin_connection *ac, const char *const *args)
 					   ADMIN_LOG_PREFIX, &now));
 }
 
+/* -- DIRECTOR-* -- */
+
+static void
+add_director(string_t *str, const struct ring_member *member, const char *type,
+	     const char *status)
+{
+	str_printfa(str, "%s\t%u\t%s\t%"PRIdTIME_T"\t%s",
+		    net_ip2addr(&member->address.ip), member->address.port,
+		    type, ring_member_last_failed(member), status);
+}
+
+static const char *self_status(const struct ring *ring)
+{
+	struct director_time now = director_daemon_now();
+
+	if (!ring_is_handshaked(ring))
+		return "ring handshaking";
+	if (ring_is_synced(ring))
+		return "ring synced";
+	return t_strdup_printf("ring syncing - last sync %u secs ago",
+		(unsigned int)((now.msecs - ring_sync_began(ring)) / 1000));
+}
+
+static const char *peer_status(const struct ring_peer *peer)
+{
+	if (peer->state == RING_PEER_DONE)
+		return peer->synced ? "synced" : "syncing";
+	return t_strdup_printf("handshaking - %u USERs %s", peer->incoming ?
+			       peer->users_received : peer->users_sent,
+			       peer->incoming ? "received" : "sent");
+}
+
+static void
+add_peer(string_t *str, const struct ring *ring, const struct ring_peer *peer)
+{
+	const struct ring_member unknown = {
+		.address = { .ip = peer->source_ip },
+	};
+	struct ring_connection_stats stats;
+
+	add_director(str, peer->member == NULL ? &unknown : peer->member,
+		     peer == ring_left(ring) ? "left" :
+		     peer == ring_right(ring) ? "right" :
+		     peer->incoming ? "in" : "out", peer_status(peer));
+	ring_connection_get_stats(peer, &stats);
+	str_printfa(str, "\t%u\t%"PRIu64"\t%"PRIu64"\t%zu\t%zu\t%"
+		    PRIdTIME_T"\t%"PRIdTIME_T"\n",
+		    peer->ping_msecs == UINT_MAX ? 0 : peer->ping_msecs,
+		    stats.bytes_in, stats.bytes_out, stats.buffered,
+		    stats.peak_buffered, stats.last_input, stats.last_output);
+}
+
+/* All connections of one director, or those that haven't said whose they are */
+static bool
+add_peers_of(string_t *str, const struct ring *ring,
+	     const struct ring_member *member)
+{
+	const struct ring_peer *peer;
+	bool found = FALSE;
+
+	for (peer = ring_peers(ring); peer != NULL; peer = peer->next) {
+		if (peer->member == member && !peer->dead) {
+			add_peer(str, ring, peer);
+			found = TRUE;
+		}
+	}
+	return found;
+}
+
+static void
+cmd_director_list(struct admin_connection *ac,
+		  const char *const *args ATTR_UNUSED)
+{
+	struct ring *ring = director_ring(director_daemon.core);
+	struct ring_member *const *list;
+	string_t *str = t_str_new(1024);
+	unsigned int i, count;
+
+	(void)add_peers_of(str, ring, NULL);
+	list = ring_members_sorted(ring_get_members(ring), &count);
+	for (i = 0; i < count; i++) {
+		if (list[i]->self) {
+			add_director(str, list[i], "self", self_status(ring));
+			str_printfa(str, "\t%u\n", ring_sync_msecs(ring));
+		} else if (!add_peers_of(str, ring, list[i])) {
+			add_director(str, list[i],
+				     list[i]->removed ? "removed" : "", "");
+			str_append_c(str, '\n');
+		}
+	}
+	str_append_c(str, '\n');
+	o_stream_nsend(ac->conn.output, str_data(str), str_len(str));
+}
+
+static bool
+parse_director(struct admin_connection *ac, const char *const *args,
+	       struct ring_address *address_r)
+{
+	address_r->port = 0;
+	if (!parse_ip(ac, args[0], &address_r->ip))
+		return FALSE;
+	if (args[1] != NULL && net_str2port(args[1], &address_r->port) < 0) {
+		admin_error(ac, t_strdup_printf(
+			"Invalid port %s: must be a number from 1 to 65535",
+			quote(args[1])));
+		return FALSE;
+	}
+	return TRUE;
+}
+
+static void
+cmd_director_add(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct director *core = director_daemon.core;
+	struct ring_address address;
+	in_port_t own_port = ring_self(director_ring(core))->address.port;
+
+	if (!parse_director(ac, args, &address))
+		return;
+	if (own_port == 0) {
+		admin_error(ac, "There is no ring: director_servers is empty");
+		return;
+	}
+	if (address.port == 0)
+		address.port = own_port;
+	ring_add_member(core, &address, "doveadm", &now);
+	admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+}
+
+static void
+cmd_director_remove(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	struct ring_address address;
+
+	if (!parse_director(ac, args, &address))
+		return;
+	if (!ring_remove_member(director_daemon.core, &address, "doveadm",
+				&now))
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
+	else
+		admin_reply_when_recorded(ac);
+}
+
 /* -- USER-* -- */
 
 /* A number is a hash, unless the caller says that it is a name. */
@@ -327,35 +473,57 @@ cmd_user_list(struct admin_connection *ac, const char *const *args)
 static const struct admin_command {
 	const char *name;
 	unsigned int min_args, max_args;
+	/* Executed only when the ring is synced (P in sockets.md §7.2) */
+	bool when_synced;
 	void (*handler)(struct admin_connection *ac, const char *const *args);
 	const char *usage;
 } admin_commands[] = {
-	{ "HOST-LIST", 0, 0, cmd_host_list, "" },
-	{ "HOST-LIST-REMOVED", 0, 0, cmd_host_list_removed, "" },
-	{ "HOST-SET", 1, 2, cmd_host_set, "<ip>[@<tag>] [<vhosts>]" },
-	{ "HOST-UPDATE", 2, 2, cmd_host_update, "<ip>[@<tag>] <vhosts>" },
-	{ "HOST-UP", 1, 1, cmd_host_up, "<ip>" },
-	{ "HOST-DOWN", 1, 1, cmd_host_down, "<ip>" },
-	{ "HOST-REMOVE", 1, 1, cmd_host_remove, "<ip>" },
-	{ "HOST-FLUSH", 0, 1, cmd_host_flush, "[<ip>]" },
-	{ "USER-LOOKUP", 1, 3, cmd_user_lookup,
+	{ "HOST-LIST", 0, 0, FALSE, cmd_host_list, "" },
+	{ "HOST-LIST-REMOVED", 0, 0, FALSE, cmd_host_list_removed, "" },
+	{ "HOST-SET", 1, 2, TRUE, cmd_host_set, "<ip>[@<tag>] [<vhosts>]" },
+	{ "HOST-UPDATE", 2, 2, TRUE, cmd_host_update, "<ip>[@<tag>] <vhosts>" },
+	{ "HOST-UP", 1, 1, TRUE, cmd_host_up, "<ip>" },
+	{ "HOST-DOWN", 1, 1, TRUE, cmd_host_down, "<ip>" },
+	{ "HOST-REMOVE", 1, 1, TRUE, cmd_host_remove, "<ip>" },
+	{ "HOST-FLUSH", 0, 1, TRUE, cmd_host_flush, "[<ip>]" },
+	{ "DIRECTOR-LIST", 0, 0, FALSE, cmd_director_list, "" },
+	{ "DIRECTOR-ADD", 1, 2, TRUE, cmd_director_add, "<ip> [<port>]" },
+	{ "DIRECTOR-REMOVE", 1, 2, TRUE, cmd_director_remove,
+	  "<ip> [<port>]" },
+	{ "USER-LOOKUP", 1, 3, FALSE, cmd_user_lookup,
 	  "<user>|<hash> [<tag> [user]]" },
-	{ "USER-LIST", 0, 1, cmd_user_list, "[<ip>]" },
+	{ "USER-LIST", 0, 1, FALSE, cmd_user_list, "[<ip>]" },
 };
+
+static const struct admin_command *admin_command_find(const char *name)
+{
+	unsigned int i;
+
+	for (i = 0; i < N_ELEMENTS(admin_commands); i++) {
+		if (strcmp(admin_commands[i].name, name) == 0)
+			return &admin_commands[i];
+	}
+	return NULL;
+}
+
+bool admin_command_waits(const char *const *args)
+{
+	const struct admin_command *cmd =
+		args[0] == NULL ? NULL : admin_command_find(args[0]);
+
+	return cmd != NULL && cmd->when_synced;
+}
 
 void admin_command(struct admin_connection *ac, const char *const *args)
 {
-	const struct admin_command *cmd = NULL;
-	unsigned int i, count;
+	const struct admin_command *cmd;
+	unsigned int count;
 
 	if (args[0] == NULL) {
 		admin_error(ac, "Empty line instead of a command");
 		return;
 	}
-	for (i = 0; i < N_ELEMENTS(admin_commands); i++) {
-		if (strcmp(admin_commands[i].name, args[0]) == 0)
-			cmd = &admin_commands[i];
-	}
+	cmd = admin_command_find(args[0]);
 	if (cmd == NULL) {
 		admin_error(ac, t_strdup_printf("Unknown command %s",
 						quote(args[0])));

@@ -18,12 +18,14 @@
 #define ADMIN_WAIT_MSECS (30*1000)
 
 static struct connection_list *admin_connections;
+static struct timeout *to_ring_synced;
 
 static void admin_process(struct admin_connection *ac);
 
 static bool admin_is_busy(const struct admin_connection *ac)
 {
-	return ac->output_more != NULL || ac->waiting_change;
+	return ac->output_more != NULL || ac->waiting_change ||
+		ac->waiting_line != NULL;
 }
 
 bool admin_output_has_room(struct admin_connection *ac)
@@ -42,6 +44,7 @@ static void admin_destroy(struct connection *conn)
 
 	timeout_remove(&ac->to_wait);
 	timeout_remove(&ac->to_output);
+	i_free(ac->waiting_line);
 	connection_deinit(conn);
 	i_free(ac);
 	master_service_client_connection_destroyed(master_service);
@@ -64,26 +67,38 @@ void admin_error(struct admin_connection *ac, const char *error)
 				    NULL));
 }
 
-/* -- Waiting for the journal -- */
+/* -- Waiting for the journal and for the ring -- */
 
 static void admin_wait_done(struct admin_connection *ac, const char *reply)
 {
 	timeout_remove(&ac->to_wait);
 	ac->waiting_change = FALSE;
+	i_free(ac->waiting_line);
 	admin_reply(ac, reply);
 	admin_process(ac);
 }
 
 static void admin_wait_timeout(struct admin_connection *ac)
 {
+	e_error(ac->conn.event, "Ring sync timed out: %s", ac->waiting_line !=
+		NULL ? "the command was not executed" :
+		"the change was made, but not all directors have confirmed it");
 	admin_wait_done(ac, "Ring sync timed out");
+}
+
+static bool admin_change_is_known(unsigned int change)
+{
+	struct director *core = director_daemon.core;
+
+	return director_change_is_recorded(core, change) &&
+		ring_is_synced(director_ring(core));
 }
 
 void admin_reply_when_recorded(struct admin_connection *ac)
 {
 	unsigned int change = director_last_change(director_daemon.core);
 
-	if (director_change_is_recorded(director_daemon.core, change)) {
+	if (admin_change_is_known(change)) {
 		director_daemon_commit();
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
 		return;
@@ -93,19 +108,50 @@ void admin_reply_when_recorded(struct admin_connection *ac)
 	ac->to_wait = timeout_add(ADMIN_WAIT_MSECS, admin_wait_timeout, ac);
 }
 
-void admin_connections_changes_recorded(void)
+/* Goes on with what it waited for, if it may. */
+static void admin_wake(struct admin_connection *ac)
+{
+	char *line = ac->waiting_line;
+
+	if (ac->waiting_change) {
+		if (admin_change_is_known(ac->wait_change)) {
+			director_daemon_commit();
+			admin_wait_done(ac, DIRECTOR_ADMIN_REPLY_OK);
+		}
+	} else if (line != NULL &&
+		   ring_is_synced(director_ring(director_daemon.core))) {
+		timeout_remove(&ac->to_wait);
+		ac->waiting_line = NULL;
+		T_BEGIN {
+			admin_command(ac, t_strsplit_tabescaped(line));
+		} T_END;
+		i_free(line);
+		admin_process(ac);
+	}
+}
+
+static void admin_connections_wake(void *context ATTR_UNUSED)
 {
 	struct connection *conn, *next;
 
+	timeout_remove(&to_ring_synced);
 	for (conn = admin_connections->connections; conn != NULL; conn = next) {
-		struct admin_connection *ac =
-			container_of(conn, struct admin_connection, conn);
-
 		next = conn->next;
-		if (ac->waiting_change &&
-		    director_change_is_recorded(director_daemon.core,
-						ac->wait_change))
-			admin_wait_done(ac, DIRECTOR_ADMIN_REPLY_OK);
+		admin_wake(container_of(conn, struct admin_connection, conn));
+	}
+}
+
+void admin_connections_changes_recorded(void)
+{
+	admin_connections_wake(NULL);
+}
+
+void admin_connections_ring_synced(void)
+{
+	/* we are called by the core */
+	if (admin_connections != NULL && to_ring_synced == NULL) {
+		to_ring_synced = timeout_add_short(0, admin_connections_wake,
+						   (void *)NULL);
 	}
 }
 
@@ -163,7 +209,14 @@ static void admin_line(struct admin_connection *ac, const char *line)
 	unsigned int major, minor;
 
 	if (ac->conn.version_received) {
-		admin_command(ac, args);
+		if (admin_command_waits(args) &&
+		    !ring_is_synced(director_ring(director_daemon.core))) {
+			ac->waiting_line = i_strdup(line);
+			ac->to_wait = timeout_add(ADMIN_WAIT_MSECS,
+						  admin_wait_timeout, ac);
+		} else {
+			admin_command(ac, args);
+		}
 		return;
 	}
 	if (str_array_length(args) < 4 || strcmp(args[0], "VERSION") != 0 ||
@@ -309,6 +362,7 @@ void admin_connections_deinit(void)
 {
 	struct connection *conn;
 
+	timeout_remove(&to_ring_synced);
 	while ((conn = admin_connections->connections) != NULL)
 		admin_destroy(conn);
 	connection_list_deinit(&admin_connections);

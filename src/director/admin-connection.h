@@ -15,6 +15,8 @@ void admin_connections_deinit(void);
 void admin_connection_create(struct master_service_connection *conn);
 /* The core has recorded changes: commands that waited for it are answered. */
 void admin_connections_changes_recorded(void);
+/* The ring is synced: they go on soon. */
+void admin_connections_ring_synced(void);
 
 /* -- For admin-commands.c -- */
 
@@ -32,7 +34,9 @@ struct admin_connection {
 	uint32_t walk_pos;
 	struct ip_addr walk_ip;
 
-	/* Waits for this change to be recorded */
+	/* Waits for the ring to be synced, to be executed then. NULL: none */
+	char *waiting_line;
+	/* Waits for this change to be recorded, and known to the whole ring */
 	unsigned int wait_change;
 	struct timeout *to_wait;
 	/* Gives the next slice */
@@ -47,7 +51,8 @@ struct admin_connection {
 void admin_reply(struct admin_connection *conn, const char *line);
 /* Replies ERROR with the text. */
 void admin_error(struct admin_connection *conn, const char *error);
-/* OK, as soon as all that was changed until now is recorded. */
+/* OK, as soon as all that was changed until now is recorded, and all directors
+   know it. */
 void admin_reply_when_recorded(struct admin_connection *conn);
 /* Starts the output of a long list. */
 void admin_output(struct admin_connection *conn, admin_output_t *output_more);
@@ -56,5 +61,7 @@ bool admin_output_has_room(struct admin_connection *conn);
 
 /* admin-commands.c: executes one line. */
 void admin_command(struct admin_connection *conn, const char *const *args);
+/* Has it to wait until the ring is synced? */
+bool admin_command_waits(const char *const *args);
 
 #endif

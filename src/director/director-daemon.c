@@ -14,6 +14,7 @@
 #include "auth-relay.h"
 #include "director-settings.h"
 #include "journal.h"
+#include "ring-connection.h"
 #include "server-list.h"
 #include "user-snapshot.h"
 #include "director-daemon.h"
@@ -45,6 +46,7 @@ struct director_time director_daemon_now(void)
 
 	now.msecs = clock_msecs(CLOCK_MONOTONIC);
 	now.wall = (now.msecs + director_daemon.wall_offset_msecs) / 1000;
+	now.clock = time(NULL);
 	return now;
 }
 
@@ -113,11 +115,17 @@ static void daemon_changes_recorded(void *context ATTR_UNUSED)
 	admin_connections_changes_recorded();
 }
 
+static void daemon_ring_synced(void *context ATTR_UNUSED)
+{
+	admin_connections_ring_synced();
+}
+
 static const struct director_vfuncs daemon_vfuncs = {
 	.record = daemon_record,
 	.log = daemon_log,
 	.lookup_done = daemon_lookup_done,
 	.changes_recorded = daemon_changes_recorded,
+	.ring_synced = daemon_ring_synced,
 };
 
 struct dump_context {
@@ -205,7 +213,7 @@ static void daemon_configure(bool all_restored)
 static void daemon_warn(const struct director_settings *set)
 {
 	struct event *event = director_daemon.event;
-	unsigned int count, servers;
+	unsigned int count;
 
 	if (!set->director_consistent_hashing) {
 		e_warning(event, "director_consistent_hashing = no is "
@@ -215,12 +223,6 @@ static void daemon_warn(const struct director_settings *set)
 	if (count == 0) {
 		e_warning(event, "There are no backends: set "
 			  "director_mail_servers or use doveadm director add");
-	}
-	servers = str_array_length(settings_boollist_get(
-					&set->director_servers));
-	if (servers > 1) {
-		e_error(event, "director_servers has %u entries, but this "
-			"version knows no ring: runs alone", servers);
 	}
 }
 
@@ -262,6 +264,31 @@ int director_daemon_open_dir(const char *base_dir)
 	return fd;
 }
 
+/* Whose ring this is, and which of them we are */
+static void
+daemon_ring_settings(const struct director_settings *set, pool_t pool,
+		     struct ring_settings *ring_r)
+{
+	struct ip_addr ip;
+	const char *error;
+
+	i_zero(ring_r);
+	ring_r->members = server_list_parse_directors(
+		settings_boollist_get(&set->director_servers),
+		ring_listener_port(&ip), pool, &ring_r->members_count, &error);
+	if (ring_r->members == NULL)
+		i_fatal("Invalid value for director_servers setting: %s",
+			error);
+	if (ring_find_self(ring_r->members, ring_r->members_count,
+			   &ring_r->self, &error) < 0)
+		i_fatal("%s", error);
+	ring_r->ping_idle_msecs = set->director_ping_idle_timeout * 1000;
+	ring_r->ping_max_msecs = set->director_ping_max_timeout * 1000;
+	do {
+		random_fill(&ring_r->instance, sizeof(ring_r->instance));
+	} while (ring_r->instance == 0);
+}
+
 void director_daemon_init(const struct director_settings *set,
 			  struct event *event, int journal_dir_fd)
 {
@@ -272,10 +299,15 @@ void director_daemon_init(const struct director_settings *set,
 		.master_user_separator = set->auth_master_user_separator,
 		.user_expire_secs = set->director_user_expire,
 	};
+	struct director_vfuncs vfuncs = daemon_vfuncs;
 	struct director_time now;
 	bool all_restored;
+	pool_t pool;
 
+	vfuncs.ring = ring_connection_vfuncs;
 	random_fill(&core_set.instance, sizeof(core_set.instance));
+	pool = pool_alloconly_create("director_servers", 1024);
+	daemon_ring_settings(set, pool, &core_set.ring);
 	random_fill(&core_set.hash_key, sizeof(core_set.hash_key));
 	daemon->set = set;
 	daemon->event = event;
@@ -288,7 +320,8 @@ void director_daemon_init(const struct director_settings *set,
 	daemon->journal = journal_init(event, journal_dir_fd,
 				       JOURNAL_LOCK_WAIT_SECS, daemon_dump);
 	now = director_daemon_now();
-	daemon->core = director_init(&core_set, &daemon_vfuncs, daemon, &now);
+	daemon->core = director_init(&core_set, &vfuncs, daemon, &now);
+	pool_unref(&pool);
 	journal_read(daemon->journal, restore_record, &ctx, &ctx.alive_until);
 	all_restored = journal_dir_fd != -1 &&
 		user_snapshot_read(daemon->core, journal_dir_fd, event);

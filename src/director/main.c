@@ -12,23 +12,14 @@
 #include "auth-relay.h"
 #include "director-daemon.h"
 #include "director-settings.h"
+#include "listener.h"
 #include "login-registry.h"
 #include "proxy-notify.h"
+#include "ring-connection.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum listener_type {
-	LISTENER_LOGIN,
-	LISTENER_USERDB,
-	LISTENER_AUTHREPLY,
-	LISTENER_ADMIN,
-	LISTENER_NOTIFY,
-	LISTENER_RING,
-	LISTENER_PROXY,
-};
-
-/* A listener's "type", or what its name ends in (spec: sockets.md §1) */
 static const struct {
 	const char *name;
 	enum listener_type type;
@@ -49,16 +40,16 @@ static const struct director_settings *director_set;
 /* TRUE from the die callback on: nobody is answered any more. */
 static bool dying;
 
-static enum listener_type
-listener_get_type(const struct master_service_connection *conn)
+enum listener_type
+listener_get_type(const char *name, const char *type, bool fifo, bool inet)
 {
-	const char *type = conn->type, *p;
+	const char *p;
 	unsigned int i;
 
-	if (conn->fifo)
+	if (fifo)
 		return LISTENER_NOTIFY;
 	if (*type == '\0') {
-		type = conn->name;
+		type = name;
 		p = strrchr(type, '/');
 		if (p != NULL)
 			type = p + 1;
@@ -70,14 +61,15 @@ listener_get_type(const struct master_service_connection *conn)
 		if (strcmp(listener_types[i].name, type) == 0)
 			return listener_types[i].type;
 	}
-	return conn->remote_ip.family != 0 ? LISTENER_RING : LISTENER_LOGIN;
+	return inet ? LISTENER_RING : LISTENER_LOGIN;
 }
 
 static void client_connected(struct master_service_connection *conn)
 {
 	if (dying)
 		return;
-	switch (listener_get_type(conn)) {
+	switch (listener_get_type(conn->name, conn->type, conn->fifo,
+				  conn->remote_ip.family != 0)) {
 	case LISTENER_LOGIN:
 		auth_relay_create(conn, AUTH_RELAY_LOGIN);
 		break;
@@ -97,9 +89,7 @@ static void client_connected(struct master_service_connection *conn)
 		login_registry_connection_create(conn);
 		break;
 	case LISTENER_RING:
-		e_warning(director_daemon.event, "Connection from %s: "
-			  "Server not listed in director_servers, dropping",
-			  net_ip2addr(&conn->remote_ip));
+		ring_connection_create(conn);
 		break;
 	}
 }
@@ -116,6 +106,7 @@ static void director_stop(void)
 	proxy_notify_deinit();
 	login_registry_deinit();
 	director_daemon_deinit();
+	ring_connections_deinit();
 }
 
 static void director_die(void)
@@ -187,6 +178,7 @@ int main(int argc, char *argv[])
 	restrict_access_allow_coredumps(TRUE);
 
 	event = event_create(master_service_get_event(master_service));
+	ring_connections_init(director_set);
 	director_daemon_init(director_set, event, dir_fd);
 	auth_relays_init(base_dir);
 	admin_connections_init();

@@ -52,12 +52,15 @@ static int parse_ip(const char *str, struct ip_addr *ip_r)
 	return IPADDR_IS_V4(ip_r) && !is_dotted_quad(str) ? -1 : 0;
 }
 
-int server_list_check_director(const char *entry, const char **error_r)
+/* port_r is 0 if there is none. */
+static int
+split_director(const char *entry, const char **host_r, in_port_t *port_r,
+	       const char **error_r)
 {
 	const char *host = entry, *port = NULL, *p;
 	struct ip_addr ip;
-	in_port_t port_num;
 
+	*port_r = 0;
 	if (*entry == '[') {
 		p = strchr(entry, ']');
 		if (p == NULL || (p[1] != '\0' && p[1] != ':')) {
@@ -78,7 +81,7 @@ int server_list_check_director(const char *entry, const char **error_r)
 		host = t_strdup_until(entry, p);
 		port = p + 1;
 	}
-	if (port != NULL && net_str2port(port, &port_num) < 0) {
+	if (port != NULL && net_str2port(port, port_r) < 0) {
 		*error_r = t_strdup_printf(
 			"port '%s' must be a number from 1 to 65535", port);
 		return -1;
@@ -89,7 +92,78 @@ int server_list_check_director(const char *entry, const char **error_r)
 			"<name> or <name>:<port>";
 		return -1;
 	}
+	*host_r = host;
 	return 0;
+}
+
+int server_list_check_director(const char *entry, const char **error_r)
+{
+	const char *host;
+	in_port_t port;
+
+	return split_director(entry, &host, &port, error_r);
+}
+
+static int
+parse_director(const char *entry, in_port_t default_port,
+	       ARRAY_TYPE(ring_address) *list, const char **error_r)
+{
+	struct ring_address address, *old;
+	const char *host, *error;
+	struct ip_addr ip, *ips = &ip;
+	unsigned int i, count = 1;
+	bool known;
+	int ret;
+
+	if (split_director(entry, &host, &address.port, &error) < 0) {
+		*error_r = t_strdup_printf("%s: %s", entry, error);
+		return -1;
+	}
+	if (address.port == 0)
+		address.port = default_port;
+	if (parse_ip(host, &ip) < 0) {
+		ret = net_gethostbyname(host, &ips, &count);
+		if (ret != 0) {
+			*error_r = t_strdup_printf(
+				"Unknown director host: %s (%s)", host,
+				net_gethosterror(ret));
+			return -1;
+		}
+	}
+	for (i = 0; i < count; i++) {
+		address.ip = ips[i];
+		known = FALSE;
+		array_foreach_modifiable(list, old) {
+			if (net_ip_compare(&old->ip, &address.ip) &&
+			    old->port == address.port)
+				known = TRUE;
+		}
+		if (!known)
+			array_push_back(list, &address);
+	}
+	return 0;
+}
+
+const struct ring_address *
+server_list_parse_directors(const char *const *entries, in_port_t default_port,
+			    pool_t pool, unsigned int *count_r,
+			    const char **error_r)
+{
+	static const struct ring_address none;
+	ARRAY_TYPE(ring_address) list;
+	int ret = 0;
+
+	p_array_init(&list, pool, 8);
+	for (; *entries != NULL && ret == 0; entries++) {
+		T_BEGIN {
+			ret = parse_director(*entries, default_port, &list,
+					     error_r);
+		} T_END_PASS_STR_IF(ret < 0, error_r);
+	}
+	if (ret < 0)
+		return NULL;
+	*count_r = array_count(&list);
+	return *count_r == 0 ? &none : array_front(&list);
 }
 
 static bool split_range(const char *host, struct ip_addr *first_r,
