@@ -1,0 +1,57 @@
+#ifndef SIM_CHECK_PRIVATE_H
+#define SIM_CHECK_PRIVATE_H
+
+#include "sim-check.h"
+
+/* director_user_kick_delay: a backend needs so long to finish. */
+#define CHECK_KICK_DELAY SIM_SECS(2)
+/* So long after a partition has healed, a director has come back, or users were
+   forgotten, not all agree yet; and sim_round_time(). */
+#define CHECK_GRACE SIM_SECS(5)
+
+struct check_hold {
+	const struct sim_node *node;
+	unsigned int incarnation;
+	struct ip_addr ip;
+	uint64_t since;
+	/* UINT64_MAX: he is there */
+	uint64_t ended;
+	/* Its director died; 0 = it didn't */
+	uint64_t director_died;
+	bool lmtp;
+	/* He is, or was, on another backend too, with an excuse. */
+	bool divergent;
+};
+
+struct check_user {
+	ARRAY(struct check_hold *) holds;
+};
+
+struct sim_check {
+	struct sim *sim;
+	/* Why two directors have no contact; SIM_NO_EXCUSE: they have. And when
+	   that was so last, for each reason. */
+	enum sim_excuse apart[SIM_MAX_NODES][SIM_MAX_NODES];
+	uint64_t apart_time[SIM_EXCUSES][SIM_MAX_NODES][SIM_MAX_NODES];
+	uint64_t partial_time;
+	bool partial;
+	unsigned int components[SIM_MAX_NODES];
+	/* The present incarnation was started, stopped, continued */
+	uint64_t started[SIM_MAX_NODES];
+	uint64_t paused[SIM_MAX_NODES], continued[SIM_MAX_NODES];
+	unsigned int incarnations[SIM_MAX_NODES];
+
+	/* Users of these backends were forgotten if they came before. */
+	uint64_t forgotten[SIM_MAX_BACKENDS];
+
+	struct check_user users[SIM_MAX_USERS + SIM_MAX_PROBES][SIM_MAX_TAGS];
+};
+
+/* -- sim-check-world.c -- */
+
+/* The last time when the two couldn't talk for this reason; 0 = never */
+uint64_t check_apart_time(struct sim_check *check, enum sim_excuse why,
+			  unsigned int i, unsigned int j);
+uint64_t check_grace(const struct sim_check *check);
+
+#endif

@@ -1,0 +1,246 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* The promise: nobody is on two backends. */
+
+#include "sim-check-private.h"
+
+struct sim_check *sim_check_init(struct sim *sim)
+{
+	struct sim_check *check = p_new(sim->pool, struct sim_check, 1);
+	unsigned int i, j;
+
+	check->sim = sim;
+	for (i = 0; i < SIM_MAX_NODES; i++) {
+		for (j = 0; j < SIM_MAX_NODES; j++)
+			check->apart[i][j] = SIM_NO_EXCUSE;
+	}
+	for (i = 0; i < N_ELEMENTS(check->users); i++) {
+		for (j = 0; j < SIM_MAX_TAGS; j++)
+			p_array_init(&check->users[i][j].holds, sim->pool, 4);
+	}
+	return check;
+}
+
+/* Others know of a user at least what was so long ago: near expiry and
+   refreshes that are not told at once (doc/ring-protocol). */
+static uint64_t check_forget_time(const struct sim_check *check)
+{
+	unsigned int expire = check->sim->plan->expire_secs;
+	unsigned int near = I_MIN(I_MAX(expire / 10, 3), 30);
+
+	return expire < 2 * near + 2 ? 0 : SIM_SECS(expire - 2 * near - 2);
+}
+
+static bool check_is_live(const struct sim_check *check,
+			  const struct check_hold *hold)
+{
+	return hold->ended == UINT64_MAX ||
+		(!hold->lmtp &&
+		 check->sim->now < hold->ended + CHECK_KICK_DELAY);
+}
+
+/* May somebody still remember it? */
+static bool check_is_remembered(const struct sim_check *check,
+				const struct check_hold *hold)
+{
+	return hold->ended == UINT64_MAX || check->sim->now < hold->ended +
+		SIM_SECS(check->sim->plan->expire_secs + 2) +
+		check_grace(check);
+}
+
+static const struct sim_backend *
+check_backend(const struct sim_check *check, const struct ip_addr *ip)
+{
+	const struct sim_plan *plan = check->sim->plan;
+	unsigned int i;
+
+	for (i = 0; i < plan->backends_count; i++) {
+		if (net_ip_compare(&plan->backends[i].ip, ip))
+			return &plan->backends[i];
+	}
+	return NULL;
+}
+
+static bool check_recently(const struct sim_check *check, uint64_t time)
+{
+	return time != 0 && check->sim->now < time + check_grace(check);
+}
+
+/* Its director is gone, or was until a moment ago. */
+static bool check_crashed(struct sim_check *check,
+			  const struct check_hold *hold, unsigned int node)
+{
+	uint64_t died = hold->director_died;
+	unsigned int i;
+
+	if (died == 0)
+		return FALSE;
+	/* It may not have told anybody, */
+	if (hold->since + SIM_MSECS(50) > died)
+		return TRUE;
+	/* they may have forgotten him, */
+	if (check->sim->now > died + check_forget_time(check))
+		return TRUE;
+	/* or there is nobody whom it told. */
+	for (i = 0; i < check->sim->nodes_count; i++) {
+		if (i != hold->node->idx &&
+		    sim_node_runs(&check->sim->nodes[i]) &&
+		    check->started[i] < hold->since &&
+		    (i == node || check->apart[i][node] == SIM_NO_EXCUSE))
+			return FALSE;
+	}
+	return TRUE;
+}
+
+static bool check_hung(struct sim_check *check, const struct check_hold *hold,
+		       unsigned int node)
+{
+	unsigned int idx = hold->node->idx;
+
+	/* It doesn't know yet what happened meanwhile. */
+	if (check_recently(check, check->continued[node]))
+		return TRUE;
+	return check_recently(check, check_apart_time(check, SIM_EXCUSE_HUNG,
+						      idx, node)) &&
+		check->sim->now > check->paused[idx] +
+				  check_forget_time(check);
+}
+
+/* Why he may be let in elsewhere by this director although he is there */
+static enum sim_excuse
+check_excuse(struct sim_check *check, const struct check_hold *hold,
+	     unsigned int node)
+{
+	static const enum sim_excuse apart[] = {
+		SIM_EXCUSE_PARTITION, SIM_EXCUSE_PARTIAL, SIM_EXCUSE_REMOVED,
+	};
+	const struct sim_backend *backend = check_backend(check, &hold->ip);
+	unsigned int i;
+
+	if (hold->divergent)
+		return SIM_EXCUSE_AFTERWARDS;
+	if (backend != NULL &&
+	    hold->since < check->forgotten[backend -
+					   check->sim->plan->backends])
+		return SIM_EXCUSE_FORGOTTEN;
+	for (i = 0; i < N_ELEMENTS(apart); i++) {
+		if (check_recently(check, check_apart_time(check, apart[i],
+						hold->node->idx, node)))
+			return apart[i];
+	}
+	if (check_crashed(check, hold, node))
+		return SIM_EXCUSE_CRASH;
+	if (check_hung(check, hold, node))
+		return SIM_EXCUSE_HUNG;
+	return SIM_NO_EXCUSE;
+}
+
+static const char *
+check_hold_str(const struct sim_check *check, const struct check_hold *hold)
+{
+	return t_strdup_printf("%s let him in to %s %llu ms ago%s",
+		hold->node->name, net_ip2addr(&hold->ip),
+		(unsigned long long)(check->sim->now - hold->since) / 1000,
+		hold->ended == UINT64_MAX ? "" : ", that has just ended");
+}
+
+/* He is let in to another backend than the hold's. */
+static void check_other(struct sim_check *check, struct check_hold *hold,
+			struct check_hold *new_hold, const char *user)
+{
+	enum sim_excuse excuse =
+		check_excuse(check, hold, new_hold->node->idx);
+	struct sim *sim = check->sim;
+
+	if (excuse == SIM_NO_EXCUSE) {
+		if (!check_is_live(check, hold)) {
+			if (sim->now < hold->ended + check_forget_time(check))
+				sim->tally->early_moves++;
+			return;
+		}
+		sim_fail(sim, "two backends", "%s lets in %s to %s, but %s",
+			 new_hold->node->name, user,
+			 net_ip2addr(&new_hold->ip),
+			 check_hold_str(check, hold));
+		return;
+	}
+	if (check_is_live(check, hold)) {
+		sim->tally->excuses[excuse]++;
+		sim_trace(sim, new_hold->node, "two backends (excuse %u): %s",
+			  excuse, check_hold_str(check, hold));
+	}
+	/* Neither is what all agree on. */
+	if (excuse != SIM_EXCUSE_AFTERWARDS)
+		hold->divergent = new_hold->divergent = TRUE;
+}
+
+struct check_hold *
+sim_check_admitted(struct sim_check *check, const struct sim_node *node,
+		   unsigned int user, unsigned int tag,
+		   const struct ip_addr *ip, bool lmtp)
+{
+	struct check_user *cu = &check->users[user][tag];
+	const struct sim_backend *backend = check_backend(check, ip);
+	struct check_hold *hold, *new_hold;
+	unsigned int i;
+
+	if (backend == NULL ||
+	    strcmp(backend->tag, check->sim->plan->backends[tag].tag) != 0) {
+		sim_fail(check->sim, "wrong backend", "%s: %s to %s",
+			 node->name, sim_client_user(user), net_ip2addr(ip));
+	}
+	new_hold = p_new(check->sim->pool, struct check_hold, 1);
+	new_hold->node = node;
+	new_hold->incarnation = node->incarnation;
+	new_hold->ip = *ip;
+	new_hold->since = check->sim->now;
+	new_hold->ended = UINT64_MAX;
+	new_hold->lmtp = lmtp;
+	for (i = array_count(&cu->holds); i > 0; i--) {
+		hold = array_idx_elem(&cu->holds, i - 1);
+		if (!check_is_remembered(check, hold))
+			array_delete(&cu->holds, i - 1, 1);
+		else if (!net_ip_compare(&hold->ip, ip)) {
+			check_other(check, hold, new_hold,
+				    sim_client_user(user));
+		}
+	}
+	array_push_back(&cu->holds, &new_hold);
+	return new_hold;
+}
+
+void sim_check_ended(struct sim_check *check, struct check_hold *hold)
+{
+	hold->ended = check->sim->now;
+}
+
+void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip)
+{
+	const struct sim_plan *plan = check->sim->plan;
+	unsigned int i;
+
+	for (i = 0; i < plan->backends_count; i++) {
+		if (ip == NULL || net_ip_compare(&plan->backends[i].ip, ip))
+			check->forgotten[i] = check->sim->now +
+				check_grace(check);
+	}
+}
+
+void sim_check_waited(struct sim_check *check, const struct sim_node *node,
+		      uint64_t since, bool no_hosts)
+{
+	struct sim *sim = check->sim;
+	uint64_t waited = sim->now - I_MAX(since, node->since);
+
+	if (waited > SIM_LOOKUP_MAX) {
+		sim_fail(sim, "lookup", "%s: Lookup waited for %llu ms",
+			 node->name, (unsigned long long)waited / 1000);
+	}
+	if (!no_hosts && sim_is_calm(sim, since) &&
+	    !sim_check_is_partial(check) &&
+	    waited > SIM_SECS(3) + sim_round_time(sim)) {
+		sim_fail(sim, "calm lookup", "%s: Lookup waited for %llu ms "
+			 "although all was calm", node->name,
+			 (unsigned long long)waited / 1000);
+	}
+}

@@ -1,0 +1,416 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Login processes with their plugin, LMTP, proxy-notify. */
+
+#include "sim.h"
+#include "llist.h"
+#include "sim-check.h"
+
+struct sim_session {
+	struct director_lookup lookup;
+	/* While it waits */
+	struct sim_session *prev, *next;
+	struct sim_node *node;
+	unsigned int user, tag, process;
+	bool lmtp, dropped;
+	uint64_t start_delay, length;
+	uint64_t asked_time;
+
+	struct check_hold *hold;
+	struct ip_addr ip;
+	struct session_token token;
+	time_t since;
+	/* The login process acts on the answer. */
+	bool live, started;
+	/* What the director knows it by, if it is that incarnation */
+	struct session_lease *lease;
+	unsigned int lease_incarnation;
+};
+
+const char *sim_client_user(unsigned int user)
+{
+	static char names[SIM_MAX_USERS + SIM_MAX_PROBES][8];
+
+	if (names[user][0] == '\0') {
+		if (user < SIM_MAX_USERS) {
+			i_snprintf(names[user], sizeof(names[user]), "u%u",
+				   user);
+		} else {
+			i_snprintf(names[user], sizeof(names[user]), "probe%u",
+				   user - SIM_MAX_USERS);
+		}
+	}
+	return names[user];
+}
+
+static const char *client_name(const struct sim_session *session)
+{
+	return *session->lookup.tag == '\0' ? session->lookup.username :
+		t_strconcat(session->lookup.username, "/",
+			    session->lookup.tag, NULL);
+}
+
+static struct login_process *
+client_process(struct sim_node *node, unsigned int process)
+{
+	if (node->processes[process] == NULL) {
+		node->processes[process] =
+			login_process_ref(director_leases(node->core),
+					  node->idx * 100 + process + 1);
+	}
+	return node->processes[process];
+}
+
+/* -- Sessions -- */
+
+static void client_tell(struct sim_session *session)
+{
+	struct sim_node *node = session->node;
+	struct director_time now = sim_node_time(node);
+	const char *error;
+
+	session->lease = director_session_start(node->core,
+		node->plugins[session->process], &session->token,
+		session->lookup.hash, &session->ip, session->since, &now,
+		&error);
+	if (session->lease == NULL) {
+		sim_fail(node->sim, "session", "%s: START of %s failed: %s",
+			 node->name, client_name(session), error);
+		return;
+	}
+	session->lease_incarnation = node->incarnation;
+	director_session_up(node->core, session->lease, NULL, &now);
+}
+
+/* A plugin has connected: tells all sessions of its process. */
+static void client_announce(struct sim *sim, void *arg, uint64_t process)
+{
+	struct sim_node *node = arg;
+	struct director_time now = sim_node_time(node);
+	struct login_process *lp = client_process(node, process);
+	struct sim_session *session;
+
+	if (node->plugins[process] != NULL)
+		return;
+	node->plugins[process] =
+		session_plugin_init(director_leases(node->core), lp);
+	array_foreach_elem(&sim->sessions, session) {
+		if (session->node != node || session->process != process ||
+		    !session->live || !session->started ||
+		    session->lease_incarnation == node->incarnation)
+			continue;
+		sim_trace(sim, node, "announced: %s on %s",
+			  client_name(session), net_ip2addr(&session->ip));
+		sim->tally->announced++;
+		client_tell(session);
+	}
+	director_sessions_announced(node->core, lp, &now);
+	sim_node_called(node);
+}
+
+static void client_started(struct sim *sim, void *arg,
+			   uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (!session->live)
+		return;
+	client_announce(sim, session->node, session->process);
+	if (session->lease_incarnation != session->node->incarnation)
+		client_tell(session);
+	sim_node_called(session->node);
+}
+
+static void client_start(struct sim *sim ATTR_UNUSED, void *arg,
+			 uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (!session->live)
+		return;
+	session->started = TRUE;
+	(void)sim_node_post(session->node, client_started, session, 0);
+}
+
+static void client_ended(struct sim *sim ATTR_UNUSED, void *arg,
+			 uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+	struct sim_node *node = session->node;
+	struct director_time now = sim_node_time(node);
+
+	if (session->lease == NULL ||
+	    session->lease_incarnation != node->incarnation)
+		return;
+	director_session_end(node->core, &session->lease, &now);
+	sim_node_called(node);
+}
+
+static void client_session_over(struct sim_session *session)
+{
+	struct sim *sim = session->node->sim;
+
+	if (!session->live)
+		return;
+	session->live = FALSE;
+	sim_trace(sim, session->node, "session of %s on %s ends",
+		  client_name(session), net_ip2addr(&session->ip));
+	sim_check_ended(sim->check, session->hold);
+}
+
+static void client_end(struct sim *sim ATTR_UNUSED, void *arg,
+		       uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (!session->live)
+		return;
+	client_session_over(session);
+	(void)sim_node_post(session->node, client_ended, session, 0);
+}
+
+static void client_notified(struct sim *sim ATTR_UNUSED, void *arg,
+			    uint64_t user)
+{
+	struct sim_node *node = arg;
+	struct director_time now = sim_node_time(node);
+
+	director_refresh(node->core, sim_client_user(user), &now);
+	sim_node_called(node);
+}
+
+static void client_notify(struct sim *sim, void *arg,
+			  uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (!session->live)
+		return;
+	(void)sim_node_post(session->node, client_notified, session->node,
+			    session->user);
+	sim_after(sim, SIM_SECS(sim->plan->expire_secs) / 2, client_notify,
+		  session, 0);
+}
+
+void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item)
+{
+	(void)sim_node_post(&sim->nodes[item->node], client_notified,
+			    &sim->nodes[item->node], item->a);
+}
+
+/* -- Lookups -- */
+
+static void client_admitted(struct sim_session *session)
+{
+	struct sim_node *node = session->node;
+	struct sim *sim = node->sim;
+
+	session->ip = session->lookup.backend->ip;
+	sim->tally->admissions++;
+	sim_history_number(sim, node->idx << 8 | session->user);
+	sim_history(sim, net_ip2addr(&session->ip),
+		    strlen(net_ip2addr(&session->ip)));
+	sim_trace(sim, node, "ADMITTED %s to %s%s", client_name(session),
+		  net_ip2addr(&session->ip), session->lmtp ? " (lmtp)" : "");
+	session->hold = sim_check_admitted(sim->check, node, session->user,
+					   session->tag, &session->ip,
+					   session->lmtp);
+	session->live = TRUE;
+	if (session->dropped) {
+		client_session_over(session);
+		return;
+	}
+	if (session->lmtp) {
+		sim_after(sim, I_MIN(session->length, SIM_SECS(5)), client_end,
+			  session, 0);
+		return;
+	}
+	sim->tally->sessions++;
+	array_push_back(&sim->sessions, &session);
+	session->token = session->lookup.token;
+	session->since = sim_node_clock(node);
+	if (!session->lookup.leased) {
+		sim_fail(sim, "session", "%s: No lease for %s", node->name,
+			 client_name(session));
+	}
+	sim_after(sim, session->start_delay, client_start, session, 0);
+	sim_after(sim, session->start_delay + session->length, client_end,
+		  session, 0);
+	sim_after(sim, SIM_SECS(sim->plan->expire_secs) / 2 +
+		  session->start_delay, client_notify, session, 0);
+}
+
+static void client_waited(struct sim_session *session)
+{
+	struct sim_node *node = session->node;
+	struct sim *sim = node->sim;
+	const char *reason = session->lookup.wait_reason;
+	uint64_t waited = sim->now - session->asked_time;
+
+	DLLIST2_REMOVE(&node->waiting_head, &node->waiting_tail, session);
+	if (waited > sim->tally->wait_max_usecs) {
+		sim->tally->wait_max_usecs = waited;
+		sim->tally->wait_max_seed = sim->plan->seed;
+	}
+	sim_check_waited(sim->check, node, session->asked_time,
+			 reason != NULL && strcmp(reason, "no hosts") == 0);
+}
+
+void sim_client_lookup_done(struct director_lookup *lookup, bool success)
+{
+	struct sim_session *session =
+		container_of(lookup, struct sim_session, lookup);
+	struct sim *sim = session->node->sim;
+
+	client_waited(session);
+	if (success) {
+		client_admitted(session);
+		return;
+	}
+	sim->tally->timeouts++;
+	sim_trace(sim, session->node, "lookup of %s failed: %s",
+		  client_name(session), lookup->error);
+}
+
+static void client_ask(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+	struct sim_node *node = session->node;
+	struct director_time now = sim_node_time(node);
+	int ret;
+
+	sim->tally->lookups++;
+	session->asked_time = sim->now;
+	if (!session->lmtp) {
+		session->lookup.process =
+			client_process(node, session->process);
+	}
+	ret = director_lookup(node->core, &session->lookup, &now);
+	if (ret < 0) {
+		sim_fail(sim, "lookup", "%s: %s", node->name,
+			 session->lookup.error);
+	} else if (ret > 0) {
+		client_admitted(session);
+	} else {
+		sim->tally->waited++;
+		sim_trace(sim, node, "%s waits: %s", client_name(session),
+			  session->lookup.wait_reason);
+		DLLIST2_APPEND(&node->waiting_head, &node->waiting_tail,
+			       session);
+	}
+	sim_node_called(node);
+}
+
+static struct sim_session *
+client_new(struct sim_node *node, unsigned int user, unsigned int tag)
+{
+	struct sim *sim = node->sim;
+	struct sim_session *session = p_new(sim->pool, struct sim_session, 1);
+
+	session->node = node;
+	session->user = user;
+	session->tag = tag;
+	session->lookup.username = sim_client_user(user);
+	session->lookup.tag = sim->plan->backends[tag].tag;
+	return session;
+}
+
+void sim_client_login(struct sim *sim, const struct sim_plan_item *item)
+{
+	struct sim_session *session;
+
+	session = client_new(&sim->nodes[item->node], SIM_LOGIN_USER(item->a),
+			     SIM_LOGIN_TAG(item->a));
+	session->process = item->b % SIM_PROCESSES;
+	session->lmtp = (item->a & SIM_LOGIN_LMTP) != 0;
+	session->dropped = (item->a & SIM_LOGIN_DROPPED) != 0;
+	session->start_delay = item->b;
+	session->length = item->c;
+	(void)sim_node_post(session->node, client_ask, session, 0);
+}
+
+void sim_client_probe(struct sim_node *node, unsigned int probe)
+{
+	struct sim_session *session;
+
+	session = client_new(node, SIM_MAX_USERS + probe, 0);
+	session->lmtp = TRUE;
+	session->length = SIM_SECS(1);
+	(void)sim_node_post(node, client_ask, session, 0);
+}
+
+uint64_t sim_client_waits_since(const struct sim_node *node)
+{
+	return node->waiting_head == NULL ? UINT64_MAX :
+		node->waiting_head->asked_time;
+}
+
+/* -- Directors come and go -- */
+
+static void client_end_node(struct sim_node *node)
+{
+	struct sim_session *session;
+
+	array_foreach_elem(&node->sim->sessions, session) {
+		if (session->node == node)
+			client_session_over(session);
+	}
+}
+
+static void client_orphaned(struct sim *sim ATTR_UNUSED, void *arg,
+			    uint64_t incarnation)
+{
+	struct sim_node *node = arg;
+
+	if (node->core == NULL && node->incarnation == incarnation)
+		client_end_node(node);
+}
+
+void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
+{
+	struct sim *sim = node->sim;
+	struct sim_session *session;
+
+	while (node->waiting_head != NULL) {
+		session = node->waiting_head;
+		director_lookup_abort(node->core, &session->lookup);
+		DLLIST2_REMOVE(&node->waiting_head, &node->waiting_tail,
+			       session);
+		sim->tally->unanswered++;
+	}
+	if (!sessions_live)
+		client_end_node(node);
+	else {
+		sim_after(sim, SIM_ORPHAN_GRACE, client_orphaned, node,
+			  node->incarnation);
+	}
+}
+
+static void client_reconnect(struct sim *sim ATTR_UNUSED, void *arg,
+			     uint64_t value)
+{
+	struct sim_node *node = arg;
+
+	if (node->incarnation == value >> 8)
+		(void)sim_node_post(node, client_announce, node, value & 0xff);
+}
+
+void sim_client_node_started(struct sim_node *node)
+{
+	unsigned int i;
+
+	for (i = 0; i < SIM_PROCESSES; i++) {
+		sim_after(node->sim, SIM_MSECS((node->idx * 7919 + i * 31 +
+						node->incarnation * 10473) %
+					       1000), client_reconnect, node,
+			  (uint64_t)node->incarnation << 8 | i);
+	}
+}
+
+void sim_client_end_all(struct sim *sim)
+{
+	struct sim_session *session;
+
+	array_foreach_elem(&sim->sessions, session)
+		client_end(sim, session, 0);
+}

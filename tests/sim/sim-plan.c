@@ -1,0 +1,411 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What a seed says: who is there, and what will be done to them. All is decided
+   here, before the run, so that parts can be left out without changing the
+   rest. */
+
+#include "sim.h"
+
+static uint64_t plan_moment(const struct sim_plan *plan, struct sim_rand *rand)
+{
+	return sim_rand_below(rand, plan->duration);
+}
+
+static struct sim_plan_item *
+plan_add(struct sim_plan *plan, enum sim_plan_type type, uint64_t time,
+	 unsigned int node)
+{
+	struct sim_plan_item *item = array_append_space(&plan->items);
+
+	item->type = type;
+	item->time = time;
+	item->node = node;
+	item->node2 = SIM_NONE;
+	return item;
+}
+
+static unsigned int plan_nodes_count(struct sim_rand *rand)
+{
+	unsigned int n = sim_rand_below(rand, 100);
+
+	if (n < 3)
+		return 1;
+	if (n < 25)
+		return 2;
+	if (n < 60)
+		return 3;
+	if (n < 80)
+		return sim_rand_range(rand, 4, 5);
+	if (n < 95)
+		return sim_rand_range(rand, 6, 10);
+	return sim_rand_range(rand, 11, SIM_MAX_NODES);
+}
+
+static void plan_address(struct sim_plan *plan, struct sim_rand *rand,
+			 unsigned int idx, bool with_ip6)
+{
+	struct ring_address *address = &plan->addresses[idx];
+	unsigned int i;
+	const char *ip;
+
+	do {
+		unsigned int n = sim_rand_range(rand, 1, 250);
+
+		ip = with_ip6 && sim_rand_percent(rand, 40) ?
+			t_strdup_printf("fd00::%x", n) :
+			t_strdup_printf("10.0.0.%u", n);
+		if (net_addr2ip(ip, &address->ip) < 0)
+			i_unreached();
+		address->port = 9090;
+		for (i = 0; i < idx; i++) {
+			if (ring_address_cmp(&plan->addresses[i],
+					     address) == 0)
+				break;
+		}
+	} while (i < idx);
+}
+
+static void plan_nodes(struct sim_plan *plan, struct sim_rand *rand)
+{
+	bool with_ip6 = sim_rand_percent(rand, 10);
+	uint64_t skew_max = sim_rand_percent(rand, 60) ? SIM_MSECS(1500) :
+		sim_rand_percent(rand, 60) ? SIM_SECS(300) :
+		SIM_SECS(100000);
+	unsigned int i;
+
+	plan->nodes_count = plan_nodes_count(rand);
+	for (i = 0; i < plan->nodes_count; i++) {
+		plan_address(plan, rand, i, with_ip6);
+		plan->configured[i] = TRUE;
+		plan->mono_base[i] = sim_rand_range(rand, SIM_SECS(10),
+						    SIM_SECS(10000000));
+		plan->skew[i] = (int64_t)sim_rand_below(rand, 2 * skew_max) -
+			(int64_t)skew_max;
+	}
+}
+
+static void plan_backends(struct sim_plan *plan, struct sim_rand *rand)
+{
+	static const char *const tags[SIM_MAX_TAGS] = { "", "b" };
+	struct sim_backend *backend;
+	unsigned int i, configured;
+	uint8_t last;
+
+	plan->tags_count = sim_rand_percent(rand, 75) ? 1 : SIM_MAX_TAGS;
+	plan->backends_count = SIM_MAX_BACKENDS;
+	configured = sim_rand_percent(rand, 1) ? 0 :
+		sim_rand_range(rand, 1, SIM_MAX_BACKENDS - 1);
+	last = sim_rand_range(rand, 1, 20);
+	for (i = 0; i < plan->backends_count; i++) {
+		backend = &plan->backends[i];
+		i_snprintf(backend->name, sizeof(backend->name), "10.1.0.%u",
+			   last);
+		last += sim_rand_range(rand, 1, 25);
+		if (net_addr2ip(backend->name, &backend->ip) < 0)
+			i_unreached();
+		backend->tag = tags[i % plan->tags_count];
+		backend->configured = i < configured;
+	}
+}
+
+static void plan_network(struct sim_plan *plan, struct sim_rand *rand)
+{
+	static const struct {
+		unsigned int percent;
+		uint64_t min, max;
+	} classes[] = {
+		{ 50, 100, SIM_MSECS(2) },
+		{ 30, SIM_MSECS(1), SIM_MSECS(50) },
+		{ 15, SIM_MSECS(50), SIM_MSECS(400) },
+		{ 5, SIM_MSECS(400), SIM_MSECS(1200) },
+	};
+	unsigned int i, j, n = sim_rand_below(rand, 100), class = 0;
+
+	while (n >= classes[class].percent) {
+		n -= classes[class].percent;
+		class++;
+	}
+	for (i = 0; i < plan->nodes_count; i++) {
+		for (j = 0; j < plan->nodes_count; j++) {
+			plan->latency[i][j] = sim_rand_scale(rand,
+				classes[class].min, classes[class].max);
+			plan->max_latency = I_MAX(plan->max_latency,
+						  plan->latency[i][j]);
+		}
+	}
+	/* at least 100 kB a second */
+	plan->window = sim_rand_scale(rand, 2048, 262144);
+	plan->window = I_MAX(plan->window, plan->max_latency / 5);
+}
+
+/* -- Starts -- */
+
+static void plan_starts(struct sim_plan *plan, struct sim_rand *rand)
+{
+	unsigned int i, how = sim_rand_below(rand, 100);
+	uint64_t time = 0;
+	struct sim_plan_item *item;
+
+	for (i = 0; i < plan->nodes_count; i++) {
+		if (how < 60)
+			time = sim_rand_below(rand, SIM_SECS(3));
+		else if (how < 80)
+			time += sim_rand_below(rand, SIM_SECS(5));
+		else if (i > 0 && sim_rand_percent(rand, 30))
+			time = sim_rand_below(rand, plan->duration / 2);
+		else
+			time = sim_rand_below(rand, SIM_MSECS(100));
+		if (plan->trouble[PLAN_RING_ADD] && i > 0 &&
+		    sim_rand_percent(rand, 30)) {
+			plan->configured[i] = FALSE;
+			item = plan_add(plan, PLAN_RING_ADD,
+					plan_moment(plan, rand), i);
+			item->node2 = sim_rand_below(rand, i);
+			continue;
+		}
+		(void)plan_add(plan, PLAN_START, time, i);
+	}
+}
+
+/* -- Logins -- */
+
+static void
+plan_login(struct sim_plan *plan, struct sim_rand *rand, uint64_t time,
+	   unsigned int user, uint64_t max_session)
+{
+	struct sim_plan_item *item;
+	unsigned int tag = user % plan->tags_count;
+
+	if (sim_rand_percent(rand, 10))
+		tag = sim_rand_below(rand, plan->tags_count);
+	item = plan_add(plan, PLAN_LOGIN, time,
+			sim_rand_below(rand, plan->nodes_count));
+	item->a = user | tag << 8;
+	if (sim_rand_percent(rand, 10))
+		item->a |= SIM_LOGIN_LMTP;
+	else if (sim_rand_percent(rand, 5))
+		item->a |= SIM_LOGIN_DROPPED;
+	item->b = sim_rand_percent(rand, 3) ?
+		sim_rand_below(rand, SIM_SECS(5)) :
+		sim_rand_below(rand, SIM_MSECS(50));
+	item->c = sim_rand_scale(rand, SIM_MSECS(1), max_session);
+}
+
+/* Users who come back when they are about to be forgotten */
+static void plan_rare_user(struct sim_plan *plan, struct sim_rand *rand,
+			   unsigned int user)
+{
+	uint64_t expire = SIM_SECS(plan->expire_secs);
+	uint64_t time = sim_rand_below(rand, expire);
+
+	while (time < plan->duration) {
+		plan_login(plan, rand, time, user, SIM_MSECS(500));
+		if (sim_rand_percent(rand, 30))
+			plan_login(plan, rand, time + sim_rand_below(rand, 2000),
+				   user, SIM_MSECS(500));
+		time += sim_rand_range(rand, expire * 8 / 10,
+				       expire * 11 / 10);
+	}
+}
+
+static void plan_logins(struct sim_plan *plan, struct sim_rand *rand)
+{
+	uint64_t mean = sim_rand_scale(rand, SIM_MSECS(120), SIM_SECS(2));
+	uint64_t time = 0, max_session = SIM_SECS(plan->expire_secs) * 2;
+	unsigned int i, rare, user, burst;
+
+	plan->users_count = sim_rand_range(rand, 3, SIM_MAX_USERS);
+	rare = sim_rand_below(rand, plan->users_count / 2 + 1);
+	for (i = 0; i < rare; i++)
+		plan_rare_user(plan, rand, i);
+	for (;;) {
+		time += sim_rand_below(rand, mean * 2);
+		if (time >= plan->duration)
+			break;
+		user = sim_rand_range(rand, rare, plan->users_count - 1);
+		burst = sim_rand_percent(rand, 90) ? 1 :
+			sim_rand_range(rand, 2, 5);
+		for (i = 0; i < burst; i++) {
+			plan_login(plan, rand, time +
+				   sim_rand_below(rand, SIM_MSECS(i + 1)),
+				   user, max_session);
+		}
+		if (sim_rand_percent(rand, 5)) {
+			plan_add(plan, PLAN_REFRESH, time,
+				 sim_rand_below(rand, plan->nodes_count))->a =
+				sim_rand_below(rand, plan->users_count);
+		}
+	}
+}
+
+/* -- Trouble -- */
+
+static uint64_t plan_length(struct sim_rand *rand)
+{
+	/* 20 ms .. 40 s */
+	return sim_rand_scale(rand, SIM_MSECS(20), SIM_SECS(40));
+}
+
+static unsigned int
+plan_other(struct sim_plan *plan, struct sim_rand *rand, unsigned int node)
+{
+	return (node + 1 + sim_rand_below(rand, plan->nodes_count - 1)) %
+		plan->nodes_count;
+}
+
+static uint64_t plan_jump(struct sim_rand *rand)
+{
+	int64_t jump = sim_rand_scale(rand, SIM_MSECS(500), SIM_SECS(100000));
+
+	return sim_rand_percent(rand, 50) ? jump : -jump;
+}
+
+static void plan_host_command(struct sim_plan *plan, struct sim_rand *rand,
+			      struct sim_plan_item *item, bool unsafe)
+{
+	item->b = sim_rand_below(rand, plan->backends_count);
+	item->c = sim_rand_percent(rand, 20) ? 0 :
+		sim_rand_range(rand, 1, 300);
+	item->a = unsafe ? sim_rand_range(rand, SIM_HOST_ADD,
+					  SIM_HOST_FLUSH_ALL) :
+		sim_rand_below(rand, SIM_HOST_ADD + 1);
+}
+
+/* One more of this kind */
+static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
+		     enum sim_plan_type type)
+{
+	uint64_t time = plan_moment(plan, rand);
+	unsigned int i, node = sim_rand_below(rand, plan->nodes_count);
+	struct sim_plan_item *item;
+	uint64_t backend;
+
+	item = plan_add(plan, type, time, node);
+	switch (type) {
+	case PLAN_KILL:
+		item->a = sim_rand_percent(rand, 10) ? 0 : plan_length(rand);
+		item->b = sim_rand_below(rand, SIM_STOP_CLEAN + 1);
+		item->c = sim_rand_below(rand, SIM_RESTORE_JOURNAL + 1);
+		break;
+	case PLAN_PAUSE:
+		item->a = plan_length(rand);
+		break;
+	case PLAN_CUT:
+		item->a = sim_rand_percent(rand, 50) ?
+			(uint64_t)1 << node : sim_rand(rand);
+		item->b = plan_length(rand);
+		item->c = sim_rand_percent(rand, 70) ? 3 :
+			sim_rand_range(rand, 1, 2);
+		break;
+	case PLAN_CUT_LINK:
+		item->node2 = plan_other(plan, rand, node);
+		item->b = plan_length(rand);
+		item->c = sim_rand_range(rand, 1, 3);
+		break;
+	case PLAN_LATENCY:
+		item->a = sim_rand_scale(rand, 100, SIM_MSECS(1200));
+		item->b = plan_length(rand);
+		break;
+	case PLAN_CLOCK:
+		item->a = plan_jump(rand);
+		break;
+	case PLAN_HOST:
+		plan_host_command(plan, rand, item, plan->unsafe);
+		/* at the same time on others */
+		backend = item->b;
+		for (i = sim_rand_below(rand, 100); i < 40; i += 20) {
+			item = plan_add(plan, type, time +
+					sim_rand_below(rand, SIM_MSECS(10)),
+					sim_rand_below(rand,
+						       plan->nodes_count));
+			plan_host_command(plan, rand, item, FALSE);
+			if (sim_rand_percent(rand, 70))
+				item->b = backend;
+		}
+		break;
+	case PLAN_RING_REMOVE:
+		item->node2 = plan_other(plan, rand, node);
+		item->a = sim_rand_scale(rand, SIM_MSECS(1), SIM_SECS(3));
+		item->b = sim_rand_percent(rand, 50) ? 0 : plan_length(rand);
+		break;
+	case PLAN_RESET:
+		item->a = sim_rand_below(rand, 8);
+		break;
+	case PLAN_STALL:
+		item->a = sim_rand_below(rand, 8);
+		item->b = plan_length(rand) / 4;
+		break;
+	case PLAN_START:
+	case PLAN_LOGIN:
+	case PLAN_REFRESH:
+	case PLAN_RING_ADD:
+	case PLAN_TYPES:
+		i_unreached();
+	}
+}
+
+static bool plan_is_trouble(enum sim_plan_type type)
+{
+	return type != PLAN_START && type != PLAN_LOGIN &&
+		type != PLAN_REFRESH;
+}
+
+static void plan_kinds(struct sim_plan *plan, struct sim_rand *rand)
+{
+	unsigned int i, n = sim_rand_below(rand, 100), kinds;
+
+	plan->unsafe = sim_rand_percent(rand, 30);
+	if (n < 10 || plan->nodes_count == 1)
+		return;
+	if (n < 80) {
+		kinds = n < 50 ? 1 : sim_rand_range(rand, 2, 3);
+		for (i = 0; i < kinds; i++)
+			plan->trouble[sim_rand_range(rand, PLAN_KILL,
+						     PLAN_TYPES - 1)] = TRUE;
+		/* hashing alone finds everybody unless the backends change */
+		if (sim_rand_percent(rand, 60))
+			plan->trouble[PLAN_HOST] = TRUE;
+	} else {
+		for (i = 0; i < PLAN_TYPES; i++)
+			plan->trouble[i] = plan_is_trouble(i);
+	}
+}
+
+static void plan_trouble(struct sim_plan *plan, struct sim_rand *rand)
+{
+	uint64_t gap = sim_rand_scale(rand, SIM_SECS(2), SIM_SECS(30));
+	unsigned int type, i, count;
+
+	for (type = 0; type < PLAN_TYPES; type++) {
+		if (!plan->trouble[type] || type == PLAN_RING_ADD)
+			continue;
+		count = sim_rand_range(rand, 1, plan->duration / gap + 1);
+		for (i = 0; i < count; i++)
+			plan_one(plan, rand, type);
+	}
+}
+
+void sim_plan_init(struct sim_plan *plan, uint64_t seed)
+{
+	struct sim_rand rand = { seed * 0x2545f4914f6cdd1dULL + 1 };
+
+	i_zero(plan);
+	plan->seed = seed;
+	i_array_init(&plan->items, 256);
+	plan->expire_secs = sim_rand_scale(&rand, 10, 60);
+	plan->duration = SIM_SECS(sim_rand_percent(&rand, 85) ?
+		sim_rand_range(&rand, 20, 60) :
+		sim_rand_range(&rand, 60, 240));
+	plan_nodes(plan, &rand);
+	plan_backends(plan, &rand);
+	plan_network(plan, &rand);
+	plan_kinds(plan, &rand);
+	plan_starts(plan, &rand);
+	plan_logins(plan, &rand);
+	plan_trouble(plan, &rand);
+}
+
+void sim_plan_deinit(struct sim_plan *plan)
+{
+	array_free(&plan->items);
+}

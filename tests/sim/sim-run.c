@@ -1,0 +1,283 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* One run: first the plan, then rest, in which all have to agree. */
+
+#include "sim.h"
+#include "sim-check.h"
+
+#include <stdio.h>
+
+/* At rest all agree within this, */
+#define SETTLE_TIME SIM_SECS(60)
+#define SETTLE_STEP SIM_MSECS(250)
+/* and still do this much later; then sessions end, */
+#define SETTLED_TIME SIM_SECS(3)
+/* and after this the ring is quiet for so long; */
+#define QUIET_BEFORE SIM_SECS(6)
+#define QUIET_TIME SIM_SECS(5)
+/* then new users log in. */
+#define PROBE_TIME SIM_SECS(5)
+/* More in one run means that it never ends */
+#define MAX_EVENTS 20000000
+
+void sim_after(struct sim *sim, uint64_t usecs, sim_event_func_t *func,
+	       void *arg, uint64_t value)
+{
+	sim_queue_add(sim->queue, sim->now + usecs, func, arg, value);
+}
+
+void sim_fail(struct sim *sim, const char *kind, const char *format, ...)
+{
+	va_list args;
+
+	if (sim->failure != NULL)
+		return;
+	va_start(args, format);
+	sim->failure = i_strdup(kind);
+	sim->failure_text = i_strdup_vprintf(format, args);
+	va_end(args);
+	sim_trace(sim, NULL, "FAILURE: %s: %s", kind, sim->failure_text);
+}
+
+void sim_trace_line(struct sim *sim, const struct sim_node *node,
+		    const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	printf("%4llu.%06llu %-4s ", (unsigned long long)sim->now / 1000000,
+	       (unsigned long long)sim->now % 1000000,
+	       node == NULL ? "" : node->name);
+	vprintf(format, args);
+	putchar('\n');
+	va_end(args);
+}
+
+void sim_history(struct sim *sim, const void *data, size_t size)
+{
+	const unsigned char *p = data;
+	uint64_t digest = sim->digest ^ sim->now;
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		digest = (digest ^ p[i]) * 0x100000001b3ULL;
+	sim->digest = digest * 0x9e3779b97f4a7c15ULL;
+}
+
+void sim_history_number(struct sim *sim, uint64_t number)
+{
+	sim_history(sim, &number, sizeof(number));
+}
+
+/* -- Phases -- */
+
+static void run_until(struct sim *sim, uint64_t end)
+{
+	struct sim_event event;
+
+	while (sim->failure == NULL &&
+	       sim_queue_next(sim->queue, end, &event)) {
+		sim->now = event.time;
+		sim->tally->events++;
+		T_BEGIN {
+			event.func(sim, event.arg, event.value);
+		} T_END;
+	}
+	if (sim->failure == NULL)
+		sim->now = end;
+}
+
+static void run_second(struct sim *sim, void *arg ATTR_UNUSED,
+		       uint64_t value ATTR_UNUSED)
+{
+	sim_check_bounds(sim->check);
+	sim_after(sim, SIM_SECS(1), run_second, NULL, 0);
+}
+
+static void run_item(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
+{
+	struct sim_plan_item *item = arg;
+
+	switch (item->type) {
+	case PLAN_LOGIN:
+		sim_client_login(sim, item);
+		break;
+	case PLAN_REFRESH:
+		sim_client_refresh(sim, item);
+		break;
+	default:
+		sim_nemesis(sim, item);
+		break;
+	}
+}
+
+static void run_add_items(struct sim *sim)
+{
+	struct sim_plan *plan = sim->plan;
+	struct sim_plan_item *item;
+
+	array_foreach_modifiable(&plan->items, item) {
+		if (!item->disabled && !plan->absent[item->node] &&
+		    (item->node2 == SIM_NONE || !plan->absent[item->node2]))
+			sim_queue_add(sim->queue, item->time, run_item, item,
+				      0);
+	}
+}
+
+static bool run_is_settled(struct sim *sim, const char *kind)
+{
+	const char *why;
+	bool ret = TRUE;
+
+	T_BEGIN {
+		if (!sim_check_settled(sim->check, &why)) {
+			ret = FALSE;
+			if (kind != NULL)
+				sim_fail(sim, kind, "%s", why);
+		}
+	} T_END;
+	return ret;
+}
+
+static void run_settle(struct sim *sim)
+{
+	uint64_t rest = sim->now, end, took;
+
+	end = rest + SETTLE_TIME + 4 * sim_round_time(sim);
+	while (sim->failure == NULL && !run_is_settled(sim, NULL)) {
+		if (sim->now >= end) {
+			(void)run_is_settled(sim, "disagree");
+			return;
+		}
+		run_until(sim, sim->now + SETTLE_STEP);
+	}
+	took = sim->now - rest;
+	sim->tally->settled_usecs += took;
+	if (took > sim->tally->settled_max_usecs) {
+		sim->tally->settled_max_usecs = took;
+		sim->tally->settled_max_seed = sim->plan->seed;
+	}
+	sim_trace(sim, NULL, "ALL AGREE");
+	run_until(sim, sim->now + SETTLED_TIME);
+	if (sim->failure == NULL)
+		(void)run_is_settled(sim, "disagree again");
+}
+
+static void run_quiet(struct sim *sim)
+{
+	uint64_t lines;
+
+	sim_client_end_all(sim);
+	sim_trace(sim, NULL, "SESSIONS ENDED");
+	run_until(sim, sim->now + QUIET_BEFORE + 2 * sim_round_time(sim));
+	lines = sim->busy_lines;
+	run_until(sim, sim->now + QUIET_TIME);
+	if (sim->failure == NULL && sim->busy_lines != lines) {
+		sim_fail(sim, "circles", "%u messages in a ring that is quiet",
+			 (unsigned int)(sim->busy_lines - lines));
+	}
+}
+
+static void run_probes(struct sim *sim)
+{
+	unsigned int i, probe, running = 0;
+
+	for (i = 0; i < sim->nodes_count; i++) {
+		if (!sim_node_runs(&sim->nodes[i]))
+			continue;
+		running++;
+		for (probe = 0; probe < SIM_MAX_PROBES; probe++)
+			sim_client_probe(&sim->nodes[i], probe);
+	}
+	run_until(sim, sim->now + PROBE_TIME + sim_round_time(sim));
+	for (i = 0; i < sim->nodes_count && sim->failure == NULL; i++) {
+		if (sim_node_runs(&sim->nodes[i]) &&
+		    sim_client_waits_since(&sim->nodes[i]) != UINT64_MAX &&
+		    backend_by_hash(director_backends(sim->nodes[i].core),
+				    "", 1) != NULL) {
+			sim_fail(sim, "new user", "%s doesn't let in new users",
+				 sim->nodes[i].name);
+		}
+	}
+}
+
+static void run_phases(struct sim *sim)
+{
+	run_add_items(sim);
+	sim_after(sim, SIM_SECS(1), run_second, NULL, 0);
+	run_until(sim, sim->plan->duration);
+	if (sim->failure != NULL)
+		return;
+	sim_nemesis_rest(sim);
+	run_settle(sim);
+	if (sim->failure == NULL)
+		run_quiet(sim);
+	if (sim->failure == NULL)
+		run_probes(sim);
+}
+
+/* -- The world -- */
+
+static void run_init(struct sim *sim, struct sim_plan *plan)
+{
+	unsigned int i;
+
+	sim->plan = plan;
+	sim->pool = pool_alloconly_create("sim", 65536);
+	sim->queue = sim_queue_init();
+	sim->nodes_count = plan->nodes_count;
+	for (i = 0; i < sim->nodes_count; i++) {
+		struct sim_node *node = &sim->nodes[i];
+
+		node->sim = sim;
+		node->idx = i;
+		i_snprintf(node->name, sizeof(node->name), "d%u", i);
+		node->address = plan->addresses[i];
+		node->configured = plan->configured[i];
+		node->mono_base = plan->mono_base[i];
+		node->skew = plan->skew[i];
+		i_array_init(&node->journal, 16);
+		i_array_init(&node->pending, 16);
+		i_array_init(&node->admin, 16);
+	}
+	i_array_init(&sim->sessions, 64);
+	sim->net = sim_net_init(sim);
+	sim->check = sim_check_init(sim);
+	sim_check_world(sim->check);
+}
+
+static void run_deinit(struct sim *sim)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count; i++)
+		sim_node_deinit(&sim->nodes[i]);
+	sim_net_deinit(&sim->net);
+	sim_queue_deinit(&sim->queue);
+	array_free(&sim->sessions);
+	pool_unref(&sim->pool);
+}
+
+bool sim_run(struct sim_plan *plan, bool verbose, struct sim_tally *tally,
+	     uint64_t *digest_r, char **failure_r, char **text_r)
+{
+	struct sim *sim = i_new(struct sim, 1);
+	bool success;
+
+	sim->verbose = verbose;
+	sim->tally = tally;
+	run_init(sim, plan);
+	run_phases(sim);
+	tally->seeds++;
+	tally->virtual_usecs += sim->now;
+	tally->lines += sim->lines;
+	*digest_r = sim->digest;
+	*failure_r = sim->failure;
+	*text_r = sim->failure_text;
+	success = sim->failure == NULL;
+	if (!success)
+		tally->failures++;
+	run_deinit(sim);
+	i_free(sim);
+	return success;
+}
