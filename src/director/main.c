@@ -48,8 +48,8 @@ listener_get_type(const char *name, const char *type, bool fifo, bool inet)
 
 	if (fifo)
 		return LISTENER_NOTIFY;
-	if (*type == '\0') {
-		type = name;
+	if (type == NULL || *type == '\0') {
+		type = name == NULL ? "" : name;
 		p = strrchr(type, '/');
 		if (p != NULL)
 			type = p + 1;

@@ -5,8 +5,7 @@
 #include "ioloop.h"
 #include "istream.h"
 #include "ostream.h"
-#include "master-interface.h"
-#include "master-service.h"
+#include "master-service-private.h"
 #include "director-daemon.h"
 #include "director-settings.h"
 #include "listener.h"
@@ -373,25 +372,23 @@ void ring_connections_deinit(void)
 
 in_port_t ring_listener_port(struct ip_addr *ip_r)
 {
-	unsigned int i, count = master_service_get_socket_count(master_service);
+	const struct master_service_listener *listener;
+	unsigned int i;
 	in_port_t port;
 
-	i_zero(ip_r);
-	for (i = 0; i < count; i++) {
-		int fd = MASTER_LISTEN_FD_FIRST + i;
-
-		if (net_getsockname(fd, ip_r, &port) < 0 ||
-		    ip_r->family == 0 || port == 0)
+	for (i = 0; i < master_service->socket_count; i++) {
+		listener = &master_service->listeners[i];
+		if (net_getsockname(listener->fd, ip_r, &port) < 0 ||
+		    ip_r->family == 0 || port == 0 ||
+		    listener_get_type(listener->name, listener->type, FALSE,
+				      TRUE) != LISTENER_RING)
 			continue;
-		if (listener_get_type(
-			master_service_get_socket_name(master_service, fd),
-			master_service_get_socket_type(master_service, fd),
-			FALSE, TRUE) != LISTENER_RING)
-			continue;
-		if (net_ip_compare(ip_r, IPADDR_IS_V4(ip_r) ? &net_ip4_any : &net_ip6_any))
+		if (net_ip_compare(ip_r, IPADDR_IS_V4(ip_r) ?
+				   &net_ip4_any : &net_ip6_any))
 			i_zero(ip_r);
 		return port;
 	}
+	i_zero(ip_r);
 	return 0;
 }
 

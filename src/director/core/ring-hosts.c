@@ -114,6 +114,7 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 	struct director *director = ring->director;
 	const struct ring_member *except = peer->member;
 	bool handshake = msg->type == RING_HAND_HOST;
+	struct ring_message forward;
 	struct backend *backend;
 
 	if (!handshake && !ring_accept(ring, msg))
@@ -143,10 +144,12 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 		backend->desynced = FALSE;
 		return;
 	}
-	ring_host_message(ring, backend, now, msg);
+	ring_host_message(ring, backend, now, &forward);
+	forward.origin = msg->origin;
+	forward.seq = msg->seq;
 	if (handshake || except == NULL)
-		ring_originate(ring, msg);
-	ring_broadcast(ring, except, msg);
+		ring_originate(ring, &forward);
+	ring_broadcast(ring, except, &forward);
 	host_travels(ring, backend, now);
 }
 

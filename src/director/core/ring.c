@@ -230,9 +230,13 @@ static void peer_append(struct ring *ring, struct ring_peer *peer,
 			const struct ring_message *msg)
 {
 	string_t *out = peer_out(peer);
+	/* the greeting is read by all: they ignore what they don't know */
+	unsigned int minor = peer->version_received ? peer->minor :
+		RING_PROTOCOL_MINOR;
 
-	if (!ring_message_append(out, msg, peer->minor)) {
-		RING_LOG(ring, LOG_TYPE_ERROR, "%s: %s line is too long",
+	if (!ring_message_append(out, msg, minor)) {
+		RING_LOG(ring, LOG_TYPE_ERROR, "%s: %s line can't be sent: it "
+			 "is too long, or a tag or name in it is not valid",
 			 ring_peer_name(ring->director, peer),
 			 ring_message_name(msg->type));
 	}
