@@ -324,7 +324,9 @@ void director_daemon_init(const struct director_settings *set,
 	pool_unref(&pool);
 	journal_read(daemon->journal, restore_record, &ctx, &ctx.alive_until);
 	all_restored = journal_dir_fd != -1 &&
-		user_snapshot_read(daemon->core, journal_dir_fd, event);
+		user_snapshot_read(daemon->core, journal_dir_fd,
+				   journal_read_generation(daemon->journal),
+				   event);
 	T_BEGIN {
 		daemon_configure(all_restored);
 	} T_END;
@@ -345,6 +347,7 @@ void director_daemon_deinit(void)
 	if (director_daemon.dir_fd != -1) {
 		user_snapshot_write(director_daemon.core,
 				    director_daemon.dir_fd,
+				    journal_generation(director_daemon.journal),
 				    director_daemon.event);
 	}
 	/* closes the folder and releases the lock */

@@ -5,6 +5,7 @@
 #include "str.h"
 #include "strescape.h"
 #include "istream.h"
+#include "randgen.h"
 #include "sleep.h"
 #include "write-full.h"
 #include "director-daemon.h"
@@ -41,6 +42,8 @@ struct journal {
 	struct event *event;
 	int dir_fd, lock_fd;
 	journal_dump_t *dump;
+	/* Ours, and that of the journal that was read (0: unknown) */
+	uint64_t generation, read_generation;
 
 	/* The journal, and while it is being replaced the one to come */
 	struct journal_file file, next;
@@ -52,7 +55,21 @@ struct journal {
 	/* A write has failed: the file isn't complete */
 	bool failed;
 	bool started;
+	bool locked;
 };
+
+/* Returns 1 if it is ours now, 0 if it is another one's, -1 on error. */
+static int journal_try_lock(struct journal *journal)
+{
+	if (flock(journal->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		journal->locked = TRUE;
+		return 1;
+	}
+	if (errno == EWOULDBLOCK || errno == EINTR)
+		return 0;
+	e_error(journal->event, "flock(%s) failed: %m", JOURNAL_LOCK_NAME);
+	return -1;
+}
 
 static void journal_lock(struct journal *journal, unsigned int wait_secs)
 {
@@ -66,12 +83,7 @@ static void journal_lock(struct journal *journal, unsigned int wait_secs)
 		return;
 	}
 	/* Nobody is served yet, so there is nothing to hold up. */
-	for (i = 0; flock(journal->lock_fd, LOCK_EX | LOCK_NB) < 0; i++) {
-		if (errno != EWOULDBLOCK && errno != EINTR) {
-			e_error(journal->event, "flock(%s) failed: %m",
-				JOURNAL_LOCK_NAME);
-			return;
-		}
+	for (i = 0; journal_try_lock(journal) == 0; i++) {
 		if (i == wait_secs * 50) {
 			e_warning(journal->event, "Another director process "
 				  "still has %s after %u secs, going on "
@@ -94,6 +106,9 @@ struct journal *journal_init(struct event *event, int dir_fd,
 	journal->dir_fd = dir_fd;
 	journal->dump = dump;
 	journal->lock_fd = -1;
+	do {
+		random_fill(&journal->generation, sizeof(journal->generation));
+	} while (journal->generation == 0);
 	journal->file.fd = journal->next.fd = -1;
 	journal->file.buf = str_new(default_pool, 1024);
 	journal->next.buf = str_new(default_pool, 1024);
@@ -141,6 +156,7 @@ read_header(struct journal *journal, const char *line, bool *damaged_r)
 {
 	const char *const *args = t_strsplit_tabescaped(line);
 	unsigned int major, minor, count = str_array_length(args);
+	uintmax_t generation;
 	size_t len;
 
 	if (count < 3 || strcmp(args[0], JOURNAL_NAME) != 0 ||
@@ -156,9 +172,12 @@ read_header(struct journal *journal, const char *line, bool *damaged_r)
 			major, JOURNAL_MAJOR_VERSION, JOURNAL_BAD_NAME);
 		return FALSE;
 	}
-	/* before minor version 1 it had no CRC */
+	/* before minor version 1 it had nothing else */
 	*damaged_r = str_to_uint(args[2], &minor) < 0 ||
 		((minor > 0 || count > 3) && !journal_line_check(line, &len));
+	if (!*damaged_r && count > 4 &&
+	    str_to_uintmax_hex(args[3], &generation) == 0)
+		journal->read_generation = generation;
 	return TRUE;
 }
 
@@ -232,6 +251,7 @@ void journal_read(struct journal *journal, journal_callback_t *callback,
 	int fd;
 
 	*alive_until_r = 0;
+	journal->read_generation = 0;
 	if (journal->dir_fd == -1)
 		return;
 	fd = openat(journal->dir_fd, JOURNAL_FILE_NAME, O_RDONLY | O_CLOEXEC);
@@ -307,15 +327,18 @@ static int next_open(struct journal *journal)
 	journal->dump_pos = 0;
 	str_truncate(next->buf, 0);
 	next->size = 0;
+	/* an old process may still have one open */
+	(void)unlinkat(journal->dir_fd, JOURNAL_TMP_NAME, 0);
 	next->fd = openat(journal->dir_fd, JOURNAL_TMP_NAME,
-			  O_CREAT | O_TRUNC | O_WRONLY | O_APPEND | O_CLOEXEC,
+			  O_CREAT | O_EXCL | O_WRONLY | O_APPEND | O_CLOEXEC,
 			  0600);
 	if (next->fd == -1) {
 		journal_failed(journal, "open");
 		return -1;
 	}
-	str_printfa(next->buf, "%s\t%u\t%u", JOURNAL_NAME,
-		    JOURNAL_MAJOR_VERSION, JOURNAL_MINOR_VERSION);
+	str_printfa(next->buf, "%s\t%u\t%u\t%016"PRIx64, JOURNAL_NAME,
+		    JOURNAL_MAJOR_VERSION, JOURNAL_MINOR_VERSION,
+		    journal->generation);
 	journal_line_end(next->buf, 0);
 	return 0;
 }
@@ -327,11 +350,54 @@ static void next_record(void *context, const struct director_record *record)
 	file_record(journal, &journal->next, record);
 }
 
+/* Is the file with that name another one than this? */
+static bool
+file_is_other(struct journal *journal, const char *name, int fd)
+{
+	struct stat st, st_name;
+
+	return fd != -1 && fstat(fd, &st) == 0 &&
+		fstatat(journal->dir_fd, name, &st_name,
+			AT_SYMLINK_NOFOLLOW) == 0 &&
+		(st.st_ino != st_name.st_ino || st.st_dev != st_name.st_dev);
+}
+
+/* Returns FALSE if a process that started after us keeps the journal now: it
+   didn't get the lock in time and went on without it. */
+static bool journal_is_ours(struct journal *journal)
+{
+	if (!file_is_other(journal, JOURNAL_FILE_NAME, journal->file.fd) &&
+	    !file_is_other(journal, JOURNAL_TMP_NAME, journal->next.fd))
+		return TRUE;
+	if (journal->started) {
+		e_error(journal->event, "Another director process has taken it "
+			"over, nothing is kept by this one any more");
+	}
+	journal->started = FALSE;
+	timeout_remove(&journal->to_alive);
+	timeout_remove(&journal->to_retry);
+	timeout_remove(&journal->to_replace);
+	file_close(&journal->file);
+	file_close(&journal->next);
+	return FALSE;
+}
+
+uint64_t journal_generation(struct journal *journal)
+{
+	return journal->started && journal->dir_fd != -1 &&
+		journal_is_ours(journal) ? journal->generation : 0;
+}
+
+uint64_t journal_read_generation(const struct journal *journal)
+{
+	return journal->read_generation;
+}
+
 /* The next file is complete: from now on it is the journal. */
 static void next_finish(struct journal *journal)
 {
 	file_write(journal, &journal->next);
-	if (journal->next.fd == -1)
+	if (journal->next.fd == -1 || !journal_is_ours(journal))
 		return;
 	if (renameat(journal->dir_fd, JOURNAL_TMP_NAME,
 		     journal->dir_fd, JOURNAL_FILE_NAME) < 0) {
@@ -394,6 +460,9 @@ static void journal_alive(struct journal *journal)
 {
 	if (journal->file.fd != -1)
 		(void)futimens(journal->file.fd, NULL);
+	/* whoever held it longer than we could wait may be gone now */
+	if (!journal->locked && journal->lock_fd != -1)
+		(void)journal_try_lock(journal);
 }
 
 void journal_start(struct journal *journal)

@@ -8,11 +8,13 @@ struct director_record;
 
    A text file of LF lines, appended to and now and then replaced as a whole:
 
-	dovecot-director-journal TAB <major> TAB <minor> TAB <CRC>
+	dovecot-director-journal TAB <major> TAB <minor> TAB <generation>
+		TAB <CRC>
 	<type> TAB <field>... TAB <CRC>
 
-   CRC: CRC-32 of all of the line before its TAB, 8 hex digits; the header has
-   none in version 1.0.
+   generation: random, different for each start of a director, 16 hex digits.
+   CRC: CRC-32 of all of the line before its TAB, 8 hex digits. The header has
+   neither in version 1.0.
 
    Fields are TAB-escaped. Types: config, host, host-remove, host-flush, user,
    user-forget (enum director_record_type). Lines of unknown types are skipped.
@@ -46,6 +48,12 @@ void journal_deinit(struct journal **journal);
    file. Strings of a record live only during the call. */
 void journal_read(struct journal *journal, journal_callback_t *callback,
 		  void *context, time_t *alive_until_r);
+/* That of the journal that was read; 0 if there was none, or it isn't known. */
+uint64_t journal_read_generation(const struct journal *journal);
+/* That of the journal that we keep; 0 if we don't (any more): after
+   lock_wait_secs the next process goes on without the lock, and what we write
+   later isn't for it. */
+uint64_t journal_generation(struct journal *journal);
 /* Replaces the file by what dump gives; all at once. After this records are
    accepted. */
 void journal_start(struct journal *journal);

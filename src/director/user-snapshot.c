@@ -15,7 +15,7 @@
 
 #define SNAPSHOT_TMP_NAME USER_SNAPSHOT_FILE_NAME".tmp"
 #define SNAPSHOT_MAGIC "director-users\n"
-#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_VERSION 2
 /* Also tells the byte order */
 #define SNAPSHOT_ENDIAN 0x01020304
 
@@ -31,6 +31,8 @@ struct snapshot_header {
 	uint64_t users_count;
 	/* Machine's clock, seconds since 1970 */
 	int64_t created;
+	/* Of the journal */
+	uint64_t generation;
 };
 
 /* backends_count of these, then users_count of snapshot_user */
@@ -138,13 +140,16 @@ static int writer_run(struct snapshot_writer *writer)
 }
 
 void user_snapshot_write(struct director *director, int dir_fd,
-			 struct event *event)
+			 uint64_t generation, struct event *event)
 {
 	struct snapshot_writer writer = {
 		.director = director,
+		.header.generation = generation,
 		.now = director_daemon_now().wall,
 	};
 
+	if (generation == 0)
+		return;
 	writer.fd = openat(dir_fd, SNAPSHOT_TMP_NAME,
 			   O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
 	if (writer.fd == -1) {
@@ -212,7 +217,8 @@ reader_run(struct director *director, const struct snapshot_header *header)
 }
 
 static const char *
-reader_check(const struct snapshot_header *header, size_t size)
+reader_check(const struct snapshot_header *header, size_t size,
+	     uint64_t generation)
 {
 	uint64_t want;
 
@@ -232,11 +238,13 @@ reader_check(const struct snapshot_header *header, size_t size)
 	    crc32_data(CONST_PTR_OFFSET(header, sizeof(*header)),
 		       size - sizeof(*header)) != header->crc)
 		return "damaged";
+	if (header->generation != generation)
+		return "not of the last director process";
 	return NULL;
 }
 
 bool user_snapshot_read(struct director *director, int dir_fd,
-			struct event *event)
+			uint64_t generation, struct event *event)
 {
 	const char *error;
 	struct stat st;
@@ -261,7 +269,7 @@ bool user_snapshot_read(struct director *director, int dir_fd,
 		e_error(event, "mmap(%s) failed: %m", USER_SNAPSHOT_FILE_NAME);
 		return FALSE;
 	}
-	error = reader_check(map, st.st_size);
+	error = reader_check(map, st.st_size, generation);
 	if (error == NULL)
 		reader_run(director, map);
 	else {

@@ -264,7 +264,8 @@ def test_read_only_folder(nodes, backends):
 
 def test_old_director_hangs(director):
     """At a reload the next one doesn't wait for it for ever"""
-    director.allow("Another director process still has", "Auth server",
+    director.allow("Another director process (still has|has taken it over)",
+                   "Auth server",
                    r"(anvil|director|auth).*(isn't responding|Timeout)",
                    "Processes aren't dying|Sent SIGTERM|Killed with signal 15")
     users = stays(director, 20)

@@ -111,6 +111,37 @@ def test_flushed_and_removed_stay_so(nodes, backends, end):
     assert set(answered(director).values()) == {"127.0.0.11"}
 
 
+def test_old_process_hangs(nodes, backends):
+    """The next one goes on without it; what it leaves late isn't used"""
+    director = nodes.director(BACKENDS, restart_request_count="unlimited")
+    answered(director)
+    pid = director.pid("director")
+    director.allow("director.*still has journal.lock", "SIGHUP received",
+                   "director.*Another director process has taken it over",
+                   "director.*killed with signal 9", "Auth process broken",
+                   "director-proxy", "imap-login.*Error",
+                   "Processes aren't dying|Sent SIGTERM|signal 15")
+    os.kill(pid, signal.SIGSTOP)
+    director.reload()
+    director.log.wait("still has journal.lock after 5 secs")
+    new, = [p for p in director.pids("director") if p != pid]
+    director.doveadm("director", "down", "127.0.0.13")
+    director.doveadm("director", "flush", "-F", "127.0.0.13")
+    before = answered(director)
+    assert "127.0.0.13" not in before.values()
+    os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: pid not in director.pids("director"),
+             "the old director to end")
+    director.log.wait("Another director process has taken it over")
+    assert not os.path.exists(director.path("director/users"))
+    os.kill(new, signal.SIGKILL)
+    wait_for(lambda: [p for p in director.pids("director") if p != new],
+             "a new director")
+    assert [row["state"] for row in director.status()] == \
+        ["up", "up", "down"]
+    assert answered(director) == before
+
+
 def test_changed_setting_at_reload(nodes, backends):
     """The difference is applied; what was done at run time stays."""
     director = nodes.director(BACKENDS, restart_request_count="unlimited")

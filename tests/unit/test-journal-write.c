@@ -13,36 +13,6 @@
 
 /* More than what makes a replacement begin: 1 MB on top of twice the size */
 #define GROW_RECORDS 60000
-#define WAIT_MSECS 30000
-
-static const struct director_record *user_record(uint32_t hash)
-{
-	struct director_record *record = t_new(struct director_record, 1);
-
-	record->type = DIRECTOR_RECORD_USER;
-	record->hash = hash;
-	assert_int_equal(net_addr2ip("10.0.0.1", &record->ip), 0);
-	record->tag = "";
-	record->timestamp = 1700000000;
-	return record;
-}
-
-static void present_users(unsigned int count)
-{
-	array_clear(&test_present);
-	for (unsigned int i = 0; i < count; i++) T_BEGIN {
-		test_record_copy(&test_present, user_record(i));
-	} T_END;
-}
-
-/* Hashes first .. first+count-1 */
-static void
-record_users(struct journal *journal, uint32_t first, unsigned int count)
-{
-	for (unsigned int i = 0; i < count; i++) T_BEGIN {
-		journal_record(journal, user_record(first + i));
-	} T_END;
-}
 
 /* As another process would find the folder now, in a copy of it */
 static void read_copy(void)
@@ -73,58 +43,6 @@ static void assert_users(uint32_t first, unsigned int idx, unsigned int count)
 		assert_true(test_record_equals(array_idx(&test_read, idx + i),
 					       user_record(first + i)));
 	} T_END;
-}
-
-static bool loop_timed_out;
-
-static void loop_timeout(void *context ATTR_UNUSED)
-{
-	loop_timed_out = TRUE;
-}
-
-static void never(void *context ATTR_UNUSED)
-{
-	fail();
-}
-
-/* Runs the ioloop's next turn. */
-static void run_turn(void)
-{
-	struct timeout *to = timeout_add(WAIT_MSECS, loop_timeout,
-					 (void *)NULL);
-	int fds[2];
-	struct io *io;
-
-	/* the ioloop needs a descriptor to wait for */
-	assert_int_equal(pipe(fds), 0);
-	io = io_add(fds[0], IO_READ, never, (void *)NULL);
-	loop_timed_out = FALSE;
-	io_loop_set_running(test_ioloop);
-	io_loop_handler_run(test_ioloop);
-	timeout_remove(&to);
-	io_remove(&io);
-	i_close_fd(&fds[0]);
-	i_close_fd(&fds[1]);
-	assert_false(loop_timed_out);
-}
-
-static void stop_loop(void *context)
-{
-	bool *stopped = context;
-
-	*stopped = TRUE;
-}
-
-/* Gives the journal time to do what it mustn't. */
-static void run_shortly(void)
-{
-	bool stopped = FALSE;
-	struct timeout *to = timeout_add_short(30, stop_loop,
-					       (void *)&stopped);
-
-	while (!stopped)
-		run_turn();
-	timeout_remove(&to);
 }
 
 /* -- The lock -- */

@@ -5,7 +5,10 @@
 #include "test-journal.h"
 #include "crc32.h"
 
-#define HEADER "dovecot-director-journal\t1\t1\tfee6897f\n"
+#define HEADER_START "dovecot-director-journal\t1\t1\t"
+/* As if random */
+#define GENERATION 0x0123456789abcdefULL
+#define HEADER HEADER_START"0123456789abcdef\t8352b807\n"
 /* Before it had a CRC */
 #define HEADER_1_0 "dovecot-director-journal\t1\t0\n"
 #define E_BAD_FOREIGN \
@@ -100,8 +103,8 @@ static void test_round_trip(void **state ATTR_UNUSED)
 	assert_false(test_exists("journal.tmp"));
 
 	/* the header is a promise to other versions */
-	assert_memory_equal(str_data(test_file("journal")), HEADER,
-			    strlen(HEADER));
+	assert_memory_equal(str_data(test_file("journal")), HEADER_START,
+			    strlen(HEADER_START));
 	assert_int_equal(stat(test_path("journal"), &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	test_reread();
@@ -125,7 +128,7 @@ static void test_commit(void **state ATTR_UNUSED)
 	journal = test_journal_open();
 	journal_start(journal);
 	journal_record(journal, &records[6]);
-	assert_string_equal(str_c(test_file("journal")), HEADER);
+	assert_int_equal(str_len(test_file("journal")), strlen(HEADER));
 	journal_commit(journal);
 	size = str_len(test_file("journal"));
 	assert_true(size > strlen(HEADER));
@@ -158,6 +161,44 @@ static void test_alive(void **state ATTR_UNUSED)
 	assert_int_equal(test_alive_until, 1);
 }
 
+/* Whose journal it is */
+static void test_generation_read(void **state ATTR_UNUSED)
+{
+	struct journal *journal = test_journal_open();
+	uint64_t first, second;
+
+	/* neither read nor written */
+	assert_true(journal_generation(journal) == 0);
+	test_journal_read(journal);
+	assert_true(test_generation == 0);
+	journal_start(journal);
+	first = journal_generation(journal);
+	assert_true(first != 0);
+	journal_deinit(&journal);
+
+	journal = test_journal_open();
+	test_journal_read(journal);
+	assert_true(test_generation == first);
+	journal_start(journal);
+	second = journal_generation(journal);
+	assert_true(second != 0 && second != first);
+	journal_deinit(&journal);
+	test_reread();
+	assert_true(test_generation == second);
+
+	test_write_file("journal", HEADER, strlen(HEADER));
+	test_reread();
+	assert_true(test_generation == GENERATION);
+	test_assert_logged("");
+	test_write_file("journal", HEADER_START"0123456789abcde0\t8352b807\n",
+			strlen(HEADER));
+	test_reread();
+	assert_true(test_generation == 0);
+	test_assert_logged("E journal: 1 of 1 lines are damaged (the first is "
+			   "line 1): skipped, the others are used; the file "
+			   "is kept as journal.bad\n");
+}
+
 static void test_no_folder(void **state ATTR_UNUSED)
 {
 	const struct director_record *records;
@@ -172,6 +213,7 @@ static void test_no_folder(void **state ATTR_UNUSED)
 	journal_read(journal, test_read_record, &test_read, &test_alive_until);
 	assert_int_equal(test_alive_until, 0);
 	journal_start(journal);
+	assert_true(journal_generation(journal) == 0);
 	journal_record(journal, &records[0]);
 	journal_commit(journal);
 	journal_deinit(&journal);
@@ -332,6 +374,7 @@ static void test_versions(void **state ATTR_UNUSED)
 	test_write_file("journal", older, strlen(older));
 	test_reread();
 	test_assert_read(records, count);
+	assert_true(test_generation == 0);
 	test_assert_logged("");
 
 	newer = t_strconcat("dovecot-director-journal\t2\t0", rest, NULL);
@@ -452,6 +495,7 @@ int main(void)
 		journal_test(test_round_trip),
 		journal_test(test_commit),
 		journal_test(test_alive),
+		journal_test(test_generation_read),
 		journal_test(test_no_folder),
 		journal_test(test_truncated),
 		journal_test(test_flipped),

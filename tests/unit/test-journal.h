@@ -29,6 +29,7 @@ static string_t *test_logs;
 /* What journal_read() gave */
 static ARRAY_TYPE(director_record) test_read;
 static time_t test_alive_until;
+static uint64_t test_generation;
 /* What the dump gives, so many records a slice */
 static ARRAY_TYPE(director_record) test_present;
 static unsigned int test_dump_slice, test_dumps;
@@ -136,6 +137,7 @@ static inline void test_journal_read(struct journal *journal)
 	array_clear(&test_read);
 	test_alive_until = 0;
 	journal_read(journal, test_read_record, &test_read, &test_alive_until);
+	test_generation = journal_read_generation(journal);
 }
 
 /* Opens, reads, closes. */
@@ -224,6 +226,89 @@ static inline void test_assert_logged(const char *text)
 	if (strcmp(str_c(test_logs), text) != 0)
 		fail_msg("logged:\n%sexpected:\n%s", str_c(test_logs), text);
 	str_truncate(test_logs, 0);
+}
+
+#define TEST_WAIT_MSECS 30000
+
+static inline const struct director_record *user_record(uint32_t hash)
+{
+	struct director_record *record = t_new(struct director_record, 1);
+
+	record->type = DIRECTOR_RECORD_USER;
+	record->hash = hash;
+	assert_int_equal(net_addr2ip("10.0.0.1", &record->ip), 0);
+	record->tag = "";
+	record->timestamp = 1700000000;
+	return record;
+}
+
+static inline void present_users(unsigned int count)
+{
+	array_clear(&test_present);
+	for (unsigned int i = 0; i < count; i++) T_BEGIN {
+		test_record_copy(&test_present, user_record(i));
+	} T_END;
+}
+
+/* Hashes first .. first+count-1 */
+static inline void
+record_users(struct journal *journal, uint32_t first, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) T_BEGIN {
+		journal_record(journal, user_record(first + i));
+	} T_END;
+}
+
+static bool loop_timed_out;
+
+static inline void loop_timeout(void *context ATTR_UNUSED)
+{
+	loop_timed_out = TRUE;
+}
+
+static inline void never(void *context ATTR_UNUSED)
+{
+	fail();
+}
+
+/* Runs the ioloop's next turn. */
+static inline void run_turn(void)
+{
+	struct timeout *to = timeout_add(TEST_WAIT_MSECS, loop_timeout,
+					 (void *)NULL);
+	int fds[2];
+	struct io *io;
+
+	/* the ioloop needs a descriptor to wait for */
+	assert_int_equal(pipe(fds), 0);
+	io = io_add(fds[0], IO_READ, never, (void *)NULL);
+	loop_timed_out = FALSE;
+	io_loop_set_running(test_ioloop);
+	io_loop_handler_run(test_ioloop);
+	timeout_remove(&to);
+	io_remove(&io);
+	i_close_fd(&fds[0]);
+	i_close_fd(&fds[1]);
+	assert_false(loop_timed_out);
+}
+
+static inline void stop_loop(void *context)
+{
+	bool *stopped = context;
+
+	*stopped = TRUE;
+}
+
+/* Gives the journal time to do what it mustn't. */
+static inline void run_shortly(void)
+{
+	bool stopped = FALSE;
+	struct timeout *to = timeout_add_short(30, stop_loop,
+					       (void *)&stopped);
+
+	while (!stopped)
+		run_turn();
+	timeout_remove(&to);
 }
 
 #endif
