@@ -10,7 +10,9 @@ import socket
 import subprocess
 import threading
 
-TIMEOUT = 40
+from node import patience
+
+TIMEOUT = patience(40)
 
 
 class LoginFailed(Exception):
@@ -188,7 +190,7 @@ def deliver(host, *users, port=24):
 
 def run(*command, check=True, data=None):
     done = subprocess.run(command, capture_output=True, text=True, input=data,
-                          timeout=120)
+                          timeout=patience(120))
     if check and done.returncode != 0:
         raise AssertionError("%s: exit code %d\n%s%s" % (
             command, done.returncode, done.stdout, done.stderr))

@@ -30,7 +30,7 @@ class Doveadm:
 
     def popen(self, *args, **kwargs):
         return subprocess.Popen(
-            ["doveadm", "-c", self.node.config_path, "director"] + list(args),
+            self.node.doveadm_command("director", *args),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
     def close(self):

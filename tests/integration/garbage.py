@@ -10,7 +10,7 @@ import threading
 import time
 
 import clients
-from node import VALGRIND, wait_for
+from node import VALGRIND, patience, wait_for
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 ADMIN_VERSION = b"VERSION\tdirector-doveadm\t1\t0\n"
@@ -45,7 +45,7 @@ class Peer:
     def __init__(self, path, timeout=20):
         family = socket.AF_UNIX if isinstance(path, str) else socket.AF_INET
         self.sock = socket.socket(family)
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(patience(timeout))
         self.data = b""
         wait_for(lambda: self.connect(path), "a place in the listen queue")
 
@@ -66,7 +66,7 @@ class Peer:
         self.sock.setblocking(False)
         while sent < limit and select.select([], [self.sock], [], idle)[1]:
             sent += self.sock.send(view[sent % len(data):])
-        self.sock.settimeout(20)
+        self.sock.settimeout(patience(20))
         return sent
 
     def line(self):
@@ -251,7 +251,7 @@ class Bystander(threading.Thread):
 
     def __exit__(self, error, *_):
         self.ended.set()
-        self.join(60)
+        self.join(patience(60))
         self.peer.close()
         if error is None:
             assert self.count > 0

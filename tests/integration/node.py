@@ -102,21 +102,28 @@ LOG_FAILURE = re.compile(
 # With this set, a director's own processes and those with its plugins run
 # under valgrind
 VALGRIND = os.environ.get("DIRECTOR_TEST_VALGRIND")
+HERE = os.path.dirname(os.path.abspath(__file__))
+SLOWDOWN = 10 if VALGRIND else 1
 VALGRIND_COMMAND = ["/usr/bin/valgrind", "-q", "--leak-check=full",
                     "--show-leak-kinds=definite", "--num-callers=30",
-                    "--keep-debuginfo=yes"]
+                    "--keep-debuginfo=yes", "--suppressions=" +
+                    os.path.join(HERE, "valgrind.supp")]
+SERVICE_CONFIG = """
+service %s {
+  executable = %s
+}
+"""
 VALGRIND_CONFIG = """
 default_vsz_limit = unlimited
 service director {
-  executable = %s
   vsz_limit = unlimited
 }
 """
-OUR_CODE = re.compile(r"director[-_a-z]*(?:plugin\.so|\.[ch]:\d+)|"
-                      r"/usr/lib/dovecot/director\b|"
-                      r"\((?:main|auth-relay|auth-line|journal|login-registry|"
-                      r"admin-[a-z]+|proxy-notify|server-list|user-table|"
-                      r"backend|session-lease|username-hash)[-a-z]*\.c:")
+# In a stack: our program and modules, or one of our files
+OUR_CODE = re.compile(
+    r"/usr/lib/dovecot/director\b|director_[a-z_]+\.so|\((?:%s):\d+\)" %
+    "|".join(re.escape(name) for _, _, names in os.walk(HERE + "/../../src")
+             for name in names if name.endswith((".c", ".h"))))
 # What stop() and reload() leave
 USUAL = (r"master: Warning: (?:Killed with signal 15 |"
          r"SIGHUP received - reloading configuration)|"
@@ -131,15 +138,21 @@ LOGIN_LINE = re.compile(
 LMTP_LINE = re.compile(r"\blmtp\(([^)]*)\).*saved mail to")
 
 
+def patience(secs):
+    """How long to wait for what takes at most secs without valgrind"""
+    return secs * SLOWDOWN
+
+
 def wait_for(condition, what, timeout=20):
     """Polls until condition() is true and returns what it gave."""
-    deadline = time.monotonic() + timeout * (10 if VALGRIND else 1)
+    deadline = time.monotonic() + patience(timeout)
     while True:
         result = condition()
         if result:
             return result
         if time.monotonic() > deadline:
-            raise TimeoutError("%s: not within %g s" % (what, timeout))
+            raise TimeoutError("%s: not within %g s" % (
+                what, patience(timeout)))
         time.sleep(0.02)
 
 
@@ -254,11 +267,11 @@ class Node:
             children = self.pids()
             self.master.terminate()
             try:
-                self.master.wait(timeout)
+                self.master.wait(patience(timeout))
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise TimeoutError("%s did not stop within %d s\n%s" % (
-                    self.name, timeout, self.tail()))
+                    self.name, patience(timeout), self.tail()))
             # They have the addresses that the next node wants. Login processes
             # with sessions stay if the configuration says so.
             if "shutdown_clients = no" not in self.config:
@@ -288,6 +301,10 @@ class Node:
 
     def reload(self):
         """Returns when new processes are used."""
+        # Dovecot's own: the old configuration process goes away while a new
+        # process is asking it
+        self.allow(r"-login: Fatal: Failed to read configuration: ",
+                   r"service\([a-z0-9]+-login\): child \d+ returned error 89 ")
         count = len(self.log.find("SIGHUP received"))
         self.master.send_signal(signal.SIGHUP)
         self.log.wait("SIGHUP received", count=count + 1)
@@ -322,16 +339,18 @@ class Node:
     # Talking
 
     def doveadm(self, *args, check=True, **kwargs):
-        kwargs.setdefault("timeout", 60)
-        done = subprocess.run(
-            self.wrapper() + ["doveadm", "-c", self.config_path] +
-            [str(arg) for arg in args],
-            capture_output=True, text=True, **kwargs)
+        kwargs.setdefault("timeout", patience(60))
+        done = subprocess.run(self.doveadm_command(*args), capture_output=True,
+                              text=True, **kwargs)
         if check and done.returncode != 0:
             raise AssertionError("doveadm %s: exit code %d\n%s%s" % (
                 " ".join(map(str, args)), done.returncode, done.stdout,
                 done.stderr))
         return done
+
+    def doveadm_command(self, *args):
+        return self.wrapper() + ["doveadm", "-c", self.config_path] + [
+            str(arg) for arg in args]
 
     def wrapper(self):
         return []
@@ -413,18 +432,18 @@ class Proxy(Node):
         self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
         text = passdb + config
         for service in LOGIN_SERVICES:
-            text += """
-service %s {
-  executable = %s
-  restart_request_count = %s
-}
-""" % (service, " ".join(self.wrapper() + [self.program(service),
-                                           auth_socket]).strip(),
-                restart_request_count)
+            text += self.service(service, auth_socket)
+            text += "service %s {\n  restart_request_count = %s\n}\n" % (
+                service, restart_request_count)
         super().__init__(folder, name, listen, text, **kwargs)
 
-    def program(self, service):
-        return LIBEXEC + service if VALGRIND else service
+    def service(self, name, *args, program=None, before=()):
+        """Its configuration, for valgrind if need be"""
+        before = list(before) + self.wrapper()
+        # what comes before it knows nothing of Dovecot's folder
+        program = (LIBEXEC if before else "") + (program or name)
+        return SERVICE_CONFIG % (name, " ".join(
+            before + [program, *args]).strip())
 
     def wrapper(self):
         """What goes before a program"""
@@ -440,11 +459,14 @@ class Director(Proxy):
     usual = [USUAL]
 
     def __init__(self, folder, mail_servers, name="director", config="",
-                 **kwargs):
+                 before=(), **kwargs):
+        """before: what starts the director, as words of a command"""
+        self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
+        config += self.service("director", before=before)
         if VALGRIND:
-            self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
-            config += VALGRIND_CONFIG % " ".join(self.wrapper() +
-                                                 [self.program("director")])
+            config += VALGRIND_CONFIG
+            # the HTTP API's doveadm director
+            config += self.service("doveadm", program="doveadm-server")
         super().__init__(
             folder, name, auth_socket="director", config=DIRECTOR_CONFIG.format(
                 mail_servers=mail_servers, doveadm_port=DOVEADM_PORT) + config,
@@ -458,7 +480,7 @@ class Director(Proxy):
         """Returns when the director answers, or will not run."""
         super().start()
         with socket.socket(socket.AF_UNIX) as admin:
-            admin.settimeout(20)
+            admin.settimeout(patience(20))
             try:
                 admin.connect(self.path("director-admin"))
                 admin.recv(1)

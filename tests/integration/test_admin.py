@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from node import wait_for
+from node import patience, wait_for
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 VERSION = "VERSION\tdirector-doveadm\t1\t0\n"
@@ -20,7 +20,7 @@ service director {
 class Admin:
     def __init__(self, director):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(patience(20))
         self.sock.connect(director.path("director-admin"))
         self.file = self.sock.makefile("r", newline="\n")
         assert self.file.readline() == VERSION
@@ -61,7 +61,7 @@ def admin(director):
 def populate(director, count):
     """Assigns users u0... without logins. Returns {hash: address}."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(patience(20))
         sock.connect(director.path("my-authreply"))
         file = sock.makefile("rw", newline="\n")
         file.write("VERSION\tdirector-authreply-client\t1\t0\n")
@@ -160,7 +160,7 @@ def test_wrong_greeting(director):
     for wrong in b"\n", b"HOST-LIST\n", b"VERSION\tother\t1\t0\n", \
             b"VERSION\tdirector-doveadm\t2\t0\n", b"x" * 2000 + b"\n":
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(patience(10))
             sock.connect(director.path("director-admin"))
             sock.sendall(wrong)
             data = b""

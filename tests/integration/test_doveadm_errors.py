@@ -9,7 +9,7 @@ import pytest
 
 from doveadm_runner import doveadm, several  # noqa: F401
 from fake_admin import send
-from node import wait_for
+from node import patience, wait_for
 
 
 def test_tcp(doveadm):
@@ -159,7 +159,7 @@ def test_handshake_limit(doveadm):
              doveadm.fake(talk=silent, tcp=True).path, busy_path]
     running = [doveadm.popen("status", "-a", path) for path in paths]
     for process, path in zip(running, paths):
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=patience(20))
         assert (process.returncode, stdout) == (75, "")
         if path != busy_path:
             assert stderr == "Fatal: read(%s) timed out " \
@@ -167,7 +167,7 @@ def test_handshake_limit(doveadm):
         else:
             assert stderr == "Fatal: net_connect_unix(%s) failed: Server is " \
                 "too busy to accept() for 5 secs\n" % path
-    assert 5 <= time.monotonic() - start < 10
+    assert 5 <= time.monotonic() - start < patience(10)
     in_queue.close()
     busy.close()
 
@@ -178,6 +178,6 @@ def test_interrupted(doveadm, signum):
     process = doveadm.popen("status", "-a", fake.path)
     wait_for(lambda: fake.lines, "the command")
     process.send_signal(signum)
-    _, stderr = process.communicate(timeout=5)
+    _, stderr = process.communicate(timeout=patience(5))
     assert process.returncode == 75
     assert "Error: %s: Interrupted\n" % fake.path in stderr

@@ -11,7 +11,7 @@ import pytest
 
 import clients
 from fake_admin import FakeAdmin
-from node import DOVEADM_PASSWORD, wait_for
+from node import DOVEADM_PASSWORD, patience, wait_for
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 USERS = ["jane", "john", "mary", "12345"]
@@ -175,7 +175,7 @@ class API:
             self.url, json.dumps([[command, params, "tag1"]]).encode(),
             {"Content-Type": "application/json",
              "Authorization": "Basic " + self.auth.decode()})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=patience(60)) as response:
             kind, result, tag = json.load(response)[0]
         assert tag == "tag1"
         if kind == "doveadmResponse":
@@ -186,7 +186,7 @@ class API:
     def commands(self):
         request = urllib.request.Request(self.url, headers={
             "Authorization": "Basic " + self.auth.decode()})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=patience(60)) as response:
             return {row["command"]: [p["name"] for p in row["parameters"]]
                     for row in json.load(response)}
 

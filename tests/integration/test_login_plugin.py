@@ -16,7 +16,7 @@ import pytest
 import clients
 import fake_director
 from fake_director import FakeDirector, now_msecs
-from node import wait_for
+from node import patience, wait_for
 
 MODES = pytest.mark.parametrize("mode", [1, "unlimited"])
 PORTS = {"imap": 143, "pop3": 110, "managesieve": 4190, "submission": 587}
@@ -369,15 +369,15 @@ def kick_while_pending(director, protocol, user):
         except clients.LoginFailed as error:
             failures.append(str(error))
     with socket.create_server((SILENT, PORTS[protocol])) as silent:
-        silent.settimeout(10)
+        silent.settimeout(patience(10))
         thread = threading.Thread(target=log_in)
         thread.start()
         with silent.accept()[0] as backend:
-            backend.settimeout(10)
+            backend.settimeout(patience(10))
             director.wait(user, "START")
             director.kick(user)
             assert backend.recv(100) == b""
-        thread.join(10)
+        thread.join(patience(10))
     assert len(failures) == 1
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import clients
-from node import wait_for, went_to
+from node import patience, wait_for, went_to
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 
@@ -78,9 +78,9 @@ def test_proxy_maybe_with_other_port_is_remote(nodes, backends, tmp_path):
         config=USERDB, restart_request_count="unlimited")
     nodes.backend("other", "127.0.0.10", start=False)
     sink = socket.create_server(("127.0.0.10", 10143))
-    sink.settimeout(20)
+    sink.settimeout(patience(20))
     director.allow("proxy")
-    client = socket.create_connection((director.ip, 143), 20)
+    client = socket.create_connection((director.ip, 143), patience(20))
     client.sendall(b"a LOGIN jane secret\r\n")
     # the proxy comes here
     connection, _ = sink.accept()
@@ -118,7 +118,7 @@ def test_waits_30_seconds(nodes, backends):
     director.allow("host lookup failed")
     start = time.monotonic()
     # one begins 3 s later, and waits its own 30 s
-    first = socket.create_connection((director.ip, 143), 60)
+    first = socket.create_connection((director.ip, 143), patience(60))
     first.sendall(b"a LOGIN jane secret\r\n")
     wait_for(lambda: time.monotonic() - start > 3, "3 s")
     later = time.monotonic()
@@ -145,7 +145,7 @@ def test_waiting_login_goes_on(nodes, backends):
     director.doveadm("director", "down", "127.0.0.11")
     waiting = []
     for number in range(10):
-        sock = socket.create_connection((director.ip, 143), 20)
+        sock = socket.create_connection((director.ip, 143), patience(20))
         sock.sendall(b"a LOGIN w%d secret\r\n" % number)
         waiting.append(sock)
     director.doveadm("director", "up", "127.0.0.11")
@@ -222,7 +222,7 @@ service director {
 
     def greeting(name):
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
+            sock.settimeout(patience(5))
             sock.connect(director.path(name))
             if "login" in name or "userdb" in name or name == "four":
                 sock.sendall(b"VERSION\t1\t2\n")
@@ -234,11 +234,11 @@ service director {
         assert greeting(name).startswith("VERSION\t1\t")
     for name in "six", "seven-authreply":
         assert greeting(name) == "VERSION\tdirector-authreply-server\t1\t0"
-    with socket.create_connection((director.ip, 10090), 5) as sock:
+    with socket.create_connection((director.ip, 10090), patience(5)) as sock:
         assert sock.recv(100) == b"VERSION\tdirector-doveadm\t1\t0\n"
     # the ring, which nobody may enter yet
     director.allow("not listed in director_servers")
-    with socket.create_connection((director.ip, 10091), 5) as sock:
+    with socket.create_connection((director.ip, 10091), patience(5)) as sock:
         assert sock.recv(100) == b""
     # refreshes by a socket instead of the FIFO
     clients.visit("imap", director.ip, "jane")
@@ -260,7 +260,7 @@ service director {
 }
 """)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(5)
+        sock.settimeout(patience(5))
         sock.connect(director.path("my-authreply"))
         file = sock.makefile("rw", newline="\n")
         assert file.readline() == "VERSION\tdirector-authreply-server\t1\t0\n"
@@ -293,7 +293,7 @@ service director {
 }
 """)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(patience(20))
         sock.connect(director.path("my-authreply"))
         file = sock.makefile("rw", newline="\n")
         file.readline()
@@ -321,7 +321,7 @@ service director {
     for wrong in b"hello\n", b"VERSION\tauth\t1\t0\n", \
             b"VERSION\tdirector-authreply-client\t2\t0\n":
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
+            sock.settimeout(patience(5))
             sock.connect(director.path("my-authreply"))
             sock.sendall(wrong)
             data = b""
