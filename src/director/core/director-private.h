@@ -64,6 +64,15 @@ void director_log_throttled(struct director *director,
 void director_log_run(struct director *director, uint64_t now_msecs);
 uint64_t director_log_next_deadline(const struct director *director);
 
+/* Callback of the leases: the user's first session came, or the last one
+   went. */
+void director_session_changed(const char *tag, uint32_t hash, bool leased,
+			      void *context);
+/* Forgets leases whose time has come. Returns TRUE if there is more. */
+bool director_run_sessions(struct director *director,
+			   const struct director_time *now,
+			   unsigned int max_steps);
+
 /* Returns FALSE if hashing puts the user where he is. */
 bool director_user_record(struct director *director, user_idx_t idx,
 			  struct director_record *record_r);

@@ -12,9 +12,6 @@
 #define RUN_MAX_WALK_STEPS 5000
 #define RUN_MAX_LOOKUPS 200
 
-/* At most one line a minute about logins without plugin */
-#define PLUGIN_MISSING_LOG_MSECS (60*1000)
-
 static void director_user_removed(user_idx_t idx, void *context)
 {
 	struct director *director = context;
@@ -25,27 +22,6 @@ static void director_user_removed(user_idx_t idx, void *context)
 	     USER_FLAG_JOURNALED) != 0 &&
 	    backend_by_slot(director->backends, slot) != NULL)
 		director_record_user_forget(director, idx);
-}
-
-static void
-director_session_changed(const char *tag, uint32_t hash, bool leased,
-			 void *context)
-{
-	struct director *director = context;
-	user_idx_t idx;
-
-	/* with time 0 nobody is expired */
-	idx = user_table_lookup(director->users,
-				backends_tag(director->backends, tag), hash, 0);
-	if (idx == USER_IDX_NONE)
-		return;
-	user_table_set_flags(director->users, idx,
-			     leased ? USER_FLAG_LEASED : 0,
-			     leased ? 0 : USER_FLAG_LEASED);
-	if (!leased) {
-		/* He is remembered from now on, not from his last refresh */
-		director_user_used(director, idx, &director->session_now);
-	}
 }
 
 static void director_user_refreshed(user_idx_t idx, time_t old_timestamp,
@@ -437,128 +413,6 @@ void director_refresh(struct director *director, const char *username,
 				&ctx);
 }
 
-/* The lease belongs to a user; make the table say so. */
-static void
-director_session_adopt(struct director *director,
-		       const struct session_lease *lease,
-		       struct backend *backend,
-		       const struct director_time *now)
-{
-	uint32_t hash = lease->user->hash;
-	struct backend *current;
-	user_idx_t idx;
-
-	idx = user_table_lookup(director->users, backend->tag, hash, now->wall);
-	if (idx == USER_IDX_NONE) {
-		idx = director_user_add(director, backend->tag, hash,
-					backend->slot, now->wall, now);
-		if (idx != USER_IDX_NONE) {
-			(void)director_record_user(director, idx);
-			ring_user_told(director->ring, idx, now);
-		}
-		return;
-	}
-	current = backend_by_slot(director->backends,
-				  user_table_slot(director->users, idx));
-	if (current != backend) {
-		director_log_throttled(director, DIRECTOR_LOG_SESSION_ELSEWHERE,
-			t_strdup_printf("User hash %u has a session on %s "
-					"although he is assigned to %s", hash,
-					net_ip2addr(&backend->ip),
-					net_ip2addr(&current->ip)),
-			now->msecs);
-	}
-}
-
-struct session_lease *
-director_session_start(struct director *director,
-		       struct session_plugin *plugin,
-		       const struct session_token *token, uint32_t hash,
-		       const struct ip_addr *ip, time_t since,
-		       const struct director_time *now, const char **error_r)
-{
-	struct session_lease *lease;
-	struct backend *backend;
-
-	director->session_now = *now;
-	backend = backend_lookup(director->backends, ip);
-	lease = session_lease_lookup(director->leases, token);
-	if (lease != NULL) {
-		if (lease->process != plugin->process) {
-			*error_r = t_strdup_printf(
-				"was given to process %ld",
-				(long)lease->process->pid);
-			return NULL;
-		}
-		if (session_lease_is_told(lease)) {
-			*error_r = "was started already";
-			return NULL;
-		}
-		if (lease->user->hash != hash) {
-			*error_r = t_strdup_printf("is for user hash %u",
-						   lease->user->hash);
-			return NULL;
-		}
-		/* it counts where it is, whatever was answered */
-		if (!net_ip_compare(&lease->backend->ip, ip))
-			session_lease_redirect(director->leases, lease, ip);
-		if (backend != NULL) {
-			session_lease_set_tag(director->leases, lease,
-					      backend->tag);
-		}
-		session_lease_start(director->leases, lease, plugin);
-	} else {
-		/* From an earlier director, or so late that it is forgotten:
-		   what exists has to be counted. */
-		lease = session_lease_announce(director->leases, plugin,
-					       backend == NULL ? "" :
-					       backend->tag,
-					       hash, ip, token, since);
-	}
-	if (backend != NULL)
-		director_session_adopt(director, lease, backend, now);
-	else {
-		director_log_throttled(director, DIRECTOR_LOG_SESSION_NOWHERE,
-			t_strdup_printf("User hash %u has a session on %s, "
-					"which isn't a backend (any more)",
-					hash, net_ip2addr(ip)), now->msecs);
-	}
-	return lease;
-}
-
-void director_session_up(struct director *director,
-			 struct session_lease *lease,
-			 const struct ip_addr *redirected,
-			 const struct director_time *now)
-{
-	session_lease_up(lease);
-	if (redirected == NULL ||
-	    net_ip_compare(redirected, &lease->backend->ip))
-		return;
-	director_log_throttled(director, DIRECTOR_LOG_SESSION_REDIRECTED,
-		t_strdup_printf("Backend %s redirected user hash %u to %s: he "
-				"may be on two backends",
-				net_ip2addr(&lease->backend->ip),
-				lease->user->hash, net_ip2addr(redirected)),
-		now->msecs);
-	session_lease_redirect(director->leases, lease, redirected);
-}
-
-void director_session_end(struct director *director,
-			  struct session_lease **lease,
-			  const struct director_time *now)
-{
-	director->session_now = *now;
-	session_lease_end(director->leases, lease);
-}
-
-void director_sessions_announced(struct director *director,
-				 struct login_process *process,
-				 const struct director_time *now)
-{
-	session_leases_announced(director->leases, process, now->msecs);
-}
-
 static const char *
 director_timeout_error(struct director *director,
 		       const struct director_lookup *lookup,
@@ -618,29 +472,6 @@ director_run_retries(struct director *director,
 	return director->retry != NULL;
 }
 
-static bool
-director_run_leases(struct director *director, const struct director_time *now)
-{
-	const struct login_process *missing;
-	bool more;
-
-	director->session_now = *now;
-	more = session_leases_expire(director->leases, now->msecs,
-				     RUN_MAX_STEPS, &missing);
-	if (missing != NULL &&
-	    (director->plugin_missing_logged_msecs == 0 ||
-	     now->msecs - director->plugin_missing_logged_msecs >=
-	     PLUGIN_MISSING_LOG_MSECS)) {
-		director->plugin_missing_logged_msecs = now->msecs;
-		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
-			"Login process %ld doesn't tell of its sessions: users "
-			"can't be moved or kicked safely "
-			"(set login_plugins { director_login = yes } for its "
-			"protocol)", (long)missing->pid));
-	}
-	return more;
-}
-
 static uint64_t director_grace_end(const struct director *director)
 {
 	return director->started_msecs + DIRECTOR_START_GRACE_MSECS;
@@ -664,7 +495,7 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_run_timeouts(director, now))
 		more = TRUE;
-	if (director_run_leases(director, now))
+	if (director_run_sessions(director, now, RUN_MAX_STEPS))
 		more = TRUE;
 	director->session_now = *now;
 	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
