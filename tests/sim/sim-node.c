@@ -322,7 +322,8 @@ node_core_init(struct sim_node *node)
 			.members = members,
 			.ping_idle_msecs = 30000,
 			.ping_max_msecs = 60000,
-			.instance = (uint32_t)sim_rand(&rand) | 1,
+			/* as the daemon does it */
+			.instance = now.clock * 20 + sim->now / 50000 % 20,
 		},
 	};
 	unsigned int i;

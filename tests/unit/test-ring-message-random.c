@@ -85,7 +85,17 @@ static const char *random_text(unsigned int max_len, unsigned int min_char)
 	return str_c(str);
 }
 
-static void random_host(struct ring_message *msg)
+static uint64_t random_changed(unsigned int minor)
+{
+	return minor < RING_MINOR_OURS ? 0 : random_num(0, 1ULL << 53);
+}
+
+static uint32_t random_instance(unsigned int minor)
+{
+	return minor < RING_MINOR_OURS ? 0 : random_num(0, UINT32_MAX);
+}
+
+static void random_host(struct ring_message *msg, unsigned int minor)
 {
 	random_ip(&msg->ip);
 	msg->vhosts = random_num(0, UINT32_MAX);
@@ -96,6 +106,7 @@ static void random_host(struct ring_message *msg)
 	msg->down = below(2) == 0;
 	msg->timestamp = random_time();
 	msg->hostname = random_text(255, ' ');
+	msg->changed = random_changed(minor);
 }
 
 /* From some time on there is nothing more. */
@@ -120,6 +131,16 @@ static void random_user(struct ring_message *msg)
 {
 	msg->hash = random_num(1, UINT32_MAX);
 	random_ip(&msg->ip);
+}
+
+static void random_director(struct ring_message *msg, unsigned int minor)
+{
+	random_address(&msg->director);
+	msg->changed = random_changed(minor);
+	if (msg->changed != 0)
+		msg->instance = random_instance(minor);
+	if (msg->instance != 0)
+		msg->even_clock = random_changed(minor);
 }
 
 static void random_sync(struct ring_message *msg)
@@ -150,15 +171,16 @@ random_message(struct ring_message *msg, unsigned int minor)
 		if (at_end())
 			break;
 		random_timestamp(msg);
-		if (minor >= RING_MINOR_OURS)
-			msg->instance = random_num(0, UINT32_MAX);
+		msg->instance = random_instance(minor);
+		if (msg->instance != 0)
+			msg->even_clock = random_changed(minor);
 		break;
 	case RING_HOST_HAND_START:
 	case RING_HOST_HAND_END:
 		msg->flag = below(2) == 0;
 		break;
 	case RING_HAND_HOST:
-		random_host(msg);
+		random_host(msg, minor);
 		break;
 	case RING_HAND_USER:
 		random_user(msg);
@@ -171,26 +193,31 @@ random_message(struct ring_message *msg, unsigned int minor)
 	case RING_DONE:
 		break;
 	case RING_DIRECTOR:
-		if (minor >= RING_MINOR_OURS)
-			msg->instance = random_num(0, UINT32_MAX);
-		/* fall through */
+		random_director(msg, minor);
+		break;
 	case RING_DIRECTOR_REMOVE:
+		msg->changed = random_changed(minor);
+		/* fall through */
 	case RING_CONNECT:
 		random_address(&msg->director);
 		break;
 	case RING_HOST:
 		random_origin(msg);
-		random_host(msg);
+		random_host(msg, minor);
 		break;
 	case RING_HOST_REMOVE:
+		msg->changed = random_changed(minor);
+		/* fall through */
 	case RING_HOST_FLUSH:
 		random_origin(msg);
 		random_ip(&msg->ip);
 		break;
 	case RING_USER:
 		random_user(msg);
-		if (minor >= RING_MINOR_USER_TIMESTAMP && !at_end())
+		if (minor >= RING_MINOR_USER_TIMESTAMP && !at_end()) {
 			random_timestamp(msg);
+			msg->instance = random_instance(minor);
+		}
 		break;
 	case RING_USER_WEAK:
 	case RING_USER_MOVE:
@@ -281,6 +308,47 @@ static void test_round_trip(void **state ATTR_UNUSED)
 	for (unsigned int i = 0; i < RING_MESSAGE_TYPES; i++)
 		assert_true(seen[i] > 5000);
 	assert_true(too_long > 0 && too_long < 2000);
+}
+
+/* The original is given, and gives, nothing of what only we have. */
+static void test_original(void **state ATTR_UNUSED)
+{
+	unsigned int removes = 0;
+
+	seed = 5;
+	for (unsigned int i = 0; i < 50000; i++) T_BEGIN {
+		struct ring_message msg, msg2;
+		enum test_when when;
+		const char *error, *ours, *line;
+		bool exact;
+
+		random_message(&msg, RING_MINOR_OURS);
+		when = when_of(msg.type);
+		ours = test_append(&msg, RING_MINOR_OURS);
+		line = test_append(&msg, RING_MINOR_ORIGINAL);
+		exact = msg.type == RING_HOST_REMOVE && msg.changed != 0;
+
+		msg.changed = msg.even_clock = 0;
+		msg.instance = 0;
+		if (line != NULL) {
+			assert_int_equal(test_parse(line, RING_MINOR_OURS,
+						    when, &msg2, &error), 0);
+			assert_message_equal(&msg2, &msg);
+		}
+		if (ours != NULL) {
+			assert_int_equal(test_parse(ours, RING_MINOR_ORIGINAL,
+						    when, &msg2, &error),
+					 exact ? -1 : 0);
+			if (!exact)
+				assert_message_equal(&msg2, &msg);
+			else {
+				assert_string_equal(error,
+					"HOST-REMOVE: Too many arguments");
+				removes++;
+			}
+		}
+	} T_END;
+	assert_true(removes > 500);
 }
 
 /* What another parser of addresses makes of them */
@@ -406,6 +474,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test_case(test_round_trip),
+		test_case(test_original),
 		test_case(test_ips),
 		test_case(test_garbage),
 		test_case(test_mutations),

@@ -71,6 +71,8 @@ assert_message_equal(const struct ring_message *m1,
 	assert_int_equal(m1->seq, m2->seq);
 	assert_address_equal(&m1->director, &m2->director);
 	assert_int_equal(m1->instance, m2->instance);
+	assert_true(m1->changed == m2->changed);
+	assert_true(m1->even_clock == m2->even_clock);
 	assert_true(net_ip_compare(&m1->ip, &m2->ip));
 	assert_int_equal(m1->vhosts, m2->vhosts);
 	assert_text_equal(m1->tag, m2->tag);

@@ -406,6 +406,7 @@ backend_add(struct backends *backends, const struct ip_addr *ip,
 	backend = &entry->backend;
 	backend->ip = *ip;
 	backend->tag = entry->tag->name;
+	backend->changed = 1;
 	backend->vhosts = vhosts == UINT_MAX ? DIRECTOR_DEFAULT_VHOSTS : vhosts;
 	if (!slot_alloc(backends, backend)) {
 		i_free(entry);

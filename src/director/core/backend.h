@@ -21,6 +21,9 @@ struct backend {
 	bool down;
 	/* A change of it is on its way round the ring. */
 	bool desynced;
+	/* When anything of it was changed (struct ring_message); 1 if it was
+	   configured */
+	uint64_t changed;
 	/* When up/down changed last, seconds since 1970; 0 = never */
 	time_t last_updown_change;
 	/* Which slot users who are assigned from now on get. */

@@ -241,9 +241,11 @@ director_host_remove(struct director *director, const struct ip_addr *ip,
 	struct backend *backend = backend_lookup(director->backends, ip);
 	/* it may be the backend's own */
 	const struct ip_addr ip_copy = *ip;
+	uint64_t changed;
 
 	if (backend == NULL)
 		return DIRECTOR_HOST_NOTFOUND;
+	changed = backend->changed;
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sHost %s removed (%u users)", by, net_ip2addr(ip),
 		backend_users(director->backends, backend)));
@@ -251,7 +253,7 @@ director_host_remove(struct director *director, const struct ip_addr *ip,
 	backend_remove(director->backends, &backend);
 	record_host_gone(director, &ip_copy, DIRECTOR_RECORD_HOST_REMOVE);
 	director_backends_changed(director);
-	ring_host_gone(director->ring, &ip_copy, RING_HOST_REMOVE, now);
+	ring_host_removed(director->ring, &ip_copy, changed, now);
 	return DIRECTOR_HOST_OK;
 }
 
@@ -263,7 +265,7 @@ flush_backend(struct director *director, struct backend *backend,
 		return FALSE;
 	log_sessions_left(director, &backend->ip, by, "flushed");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
-	ring_host_gone(director->ring, &backend->ip, RING_HOST_FLUSH, now);
+	ring_host_flushed(director->ring, &backend->ip, now);
 	return TRUE;
 }
 
@@ -338,11 +340,10 @@ take_state(struct director *director, struct backend *backend,
 
 struct backend *
 director_host_take(struct director *director, const struct ring_message *msg,
-		   const char *by, const struct director_time *now)
+		   const char *by)
 {
 	struct backend *backend = backend_lookup(director->backends, &msg->ip);
 	const char *hostname = msg->hostname;
-	(void)now;
 
 	if (backend != NULL && strcmp(backend->tag, msg->tag) != 0) {
 		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(

@@ -96,7 +96,7 @@ void director_host_record(const struct backend *backend,
    added. by: prefix for the log, without ": " */
 struct backend *
 director_host_take(struct director *director, const struct ring_message *msg,
-		   const char *by, const struct director_time *now);
+		   const char *by);
 /* Removes it with its users, because the ring says so. */
 void director_host_drop(struct director *director, struct backend *backend,
 			const char *by);

@@ -259,7 +259,7 @@ director_known_user_waits(struct director *director,
 		return weak ? "weak user" : "ring not synced";
 	if (!weak || now->msecs >= lookup->weak_msecs + WEAK_RETRY_MSECS) {
 		if (!weak || lookup->weak_msecs != 0)
-			ring_user_weaken(director->ring, idx, now);
+			ring_user_weaken(director->ring, idx);
 		lookup->weak_msecs = now->msecs;
 	}
 	if (director->weak_retry_msecs == 0)

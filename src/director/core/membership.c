@@ -68,6 +68,7 @@ ring_member_add(struct ring_members *members,
 
 	member = i_new(struct ring_member, 1);
 	member->address = *address;
+	member->changed = 1;
 	member->name = i_strdup(ring_address_str(address));
 	array_insert(&members->list, idx, &member, 1);
 	return member;
@@ -104,6 +105,18 @@ ring_member_lookup(struct ring_members *members,
 	}
 	idx = members_find(members, address, &found);
 	return found ? array_idx_elem(&members->list, idx) : NULL;
+}
+
+struct ring_member *
+ring_member_by_instance(struct ring_members *members, uint32_t instance)
+{
+	struct ring_member *member;
+
+	array_foreach_elem(&members->list, member) {
+		if (member->instance == instance)
+			return member;
+	}
+	return NULL;
 }
 
 bool ring_members_have_ip(struct ring_members *members,
@@ -147,6 +160,19 @@ ring_members_distance(struct ring_members *members,
 		count;
 }
 
+void ring_member_set_clock(struct ring_member *member, time_t its_now,
+			   time_t our_now, uint64_t now_msecs)
+{
+	time_t diff = its_now - our_now;
+
+	if (member->clock_known && diff <= member->clock_diff &&
+	    now_msecs - member->clock_known_msecs < RING_CLOCK_RENEW_MSECS)
+		return;
+	member->clock_diff = diff;
+	member->clock_known = TRUE;
+	member->clock_known_msecs = now_msecs;
+}
+
 bool ring_member_accept_seq(struct ring_member *member, uint32_t seq)
 {
 	if (seq <= member->last_seq)
@@ -155,11 +181,19 @@ bool ring_member_accept_seq(struct ring_member *member, uint32_t seq)
 	return TRUE;
 }
 
+bool ring_member_is_later(const struct ring_member *member, uint32_t instance)
+{
+	if (instance == 0 || member->instance == 0)
+		return instance != 0;
+	return (int32_t)(instance - member->instance) > 0;
+}
+
 bool ring_member_restarted(struct ring_member *member, uint32_t instance)
 {
 	if (instance != 0 && member->instance == instance)
 		return FALSE;
 	member->instance = instance;
+	member->clock_known = FALSE;
 	member->last_seq = 0;
 	i_zero(&member->sync);
 	member->sync_count = 0;

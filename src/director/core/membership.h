@@ -22,6 +22,9 @@ struct ring_members;
 /* A SYNC with a lower sequence number is believed if its originator's clock
    has gone on so much. */
 #define RING_SYNC_STALE_SECS 120
+/* Clocks that go on evenly may still go at different speeds: after this the
+   difference is measured anew. */
+#define RING_CLOCK_RENEW_MSECS (10*60*1000)
 
 /* A SYNC as it travels */
 struct ring_sync_memory {
@@ -39,6 +42,13 @@ struct ring_member {
 	/* By an administrator: isn't connected to, nor listened to. */
 	bool removed;
 	uint64_t removed_msecs;
+	/* When it was added or removed (struct ring_message); 1 if it was
+	   configured */
+	uint64_t changed;
+	/* Its evenly going clock minus ours, seconds */
+	time_t clock_diff;
+	bool clock_known;
+	uint64_t clock_known_msecs;
 
 	/* Which process start of it told us its sequence numbers; 0 if it is
 	   one that doesn't tell (2.3). */
@@ -80,6 +90,9 @@ void ring_member_forget(struct ring_members *members,
 struct ring_member *
 ring_member_lookup(struct ring_members *members,
 		   const struct ring_address *address);
+/* The one that told this instance, which isn't 0; NULL if none. */
+struct ring_member *
+ring_member_by_instance(struct ring_members *members, uint32_t instance);
 /* Is a member that isn't removed at this address, on whatever port? */
 bool ring_members_have_ip(struct ring_members *members,
 			  const struct ip_addr *ip);
@@ -94,8 +107,15 @@ ring_members_distance(struct ring_members *members,
 		      const struct ring_member *from,
 		      const struct ring_member *to);
 
+/* Its evenly going clock showed its_now when it sent what we got just now, when
+   ours shows our_now. What was on its way for the shortest time is believed. */
+void ring_member_set_clock(struct ring_member *member, time_t its_now,
+			   time_t our_now, uint64_t now_msecs);
 /* A command of this origin: returns FALSE if it is a duplicate. */
 bool ring_member_accept_seq(struct ring_member *member, uint32_t seq);
+/* Somebody tells that this is a process start of it: is it a later one than
+   what we know? */
+bool ring_member_is_later(const struct ring_member *member, uint32_t instance);
 /* It has started (again): what was seen is of no use any more. instance: as it
    told, 0 if it didn't. Returns FALSE if it is the process that we know. */
 bool ring_member_restarted(struct ring_member *member, uint32_t instance);

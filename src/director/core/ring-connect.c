@@ -195,6 +195,39 @@ send_connect(struct ring *ring, struct ring_peer *peer,
 	peer->deadline_msecs = now->msecs + RING_CONNECT_TOLD_TIMEOUT_MSECS;
 }
 
+static void
+member_message(const struct ring_member *member,
+	       const struct director_time *now, struct ring_message *msg_r)
+{
+	i_zero(msg_r);
+	msg_r->type = member->removed ? RING_DIRECTOR_REMOVE : RING_DIRECTOR;
+	msg_r->director = member->address;
+	msg_r->changed = member->changed;
+	msg_r->instance = member->instance;
+	if (member->clock_known)
+		msg_r->even_clock = now->wall + member->clock_diff;
+}
+
+void ring_send_member(struct ring *ring, struct ring_peer *peer,
+		      const struct ring_member *member,
+		      const struct director_time *now)
+{
+	struct ring_message msg;
+
+	member_message(member, now, &msg);
+	ring_send(ring, peer, &msg);
+}
+
+static void
+tell_director(struct ring *ring, const struct ring_member *member,
+	      const struct ring_member *except, const struct director_time *now)
+{
+	struct ring_message msg;
+
+	member_message(member, now, &msg);
+	ring_broadcast(ring, except, &msg);
+}
+
 /* -- Somebody introduces himself -- */
 
 static struct ring_member *
@@ -282,18 +315,28 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 	peer->me_received = TRUE;
 	peer->state = RING_PEER_HANDSHAKING;
 	if (msg->has_timestamp) {
-		peer->clock_diff = msg->timestamp - now->clock;
-		if (peer->clock_diff > 1 || peer->clock_diff < -1) {
+		long long diff = msg->timestamp - now->clock;
+
+		if (diff > 1 || diff < -1) {
 			RING_LOG(ring, LOG_TYPE_WARNING,
 				 "Director %s clock differs from ours by %lld "
-				 "secs", member->name,
-				 (long long)peer->clock_diff);
+				 "secs", member->name, diff);
 		}
 	}
 	(void)ring_member_restarted(member, msg->instance);
+	if (msg->even_clock != 0) {
+		ring_member_set_clock(member, msg->even_clock, now->wall,
+				      now->msecs);
+	}
+	if (peer->minor >= RING_MINOR_OURS) {
+		/* What we learned since the greeting wasn't told to it. */
+		ring_send_members(ring, peer, now);
+	}
 	if (peer->incoming) {
 		RING_LOG(ring, LOG_TYPE_INFO,
 			 "Incoming connection from director %s", member->name);
+		/* Whoever it will have to connect to has to know it. */
+		tell_director(ring, member, member, now);
 		left_arrives(ring, peer, now);
 	} else {
 		ring_handshake_start(ring, peer, now);
@@ -324,19 +367,6 @@ void ring_left_verified(struct ring *ring, struct ring_peer *left,
 /* -- The handshake is done -- */
 
 static void
-tell_director(struct ring *ring, const struct ring_member *member,
-	      const struct ring_member *except)
-{
-	struct ring_message msg = {
-		.type = RING_DIRECTOR,
-		.director = member->address,
-		.instance = member->instance,
-	};
-
-	ring_broadcast(ring, except, &msg);
-}
-
-static void
 done_incoming(struct ring *ring, struct ring_peer *peer,
 	      const struct director_time *now)
 {
@@ -345,7 +375,7 @@ done_incoming(struct ring *ring, struct ring_peer *peer,
 
 	ring_send(ring, peer, &reply);
 	peer->done_sent = TRUE;
-	tell_director(ring, peer->member, peer->member);
+	tell_director(ring, peer->member, peer->member, now);
 	if (left == NULL)
 		choose_left(ring);
 	else if (left->member == peer->member)
@@ -416,62 +446,40 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 
 /* -- Members come and go -- */
 
+static void
+log_added(struct ring *ring, const struct ring_member *member, const char *by)
+{
+	RING_LOG(ring, LOG_TYPE_INFO, "Adding director %s to ring "
+		 "(requested by %s)", member->name, by);
+}
+
 static struct ring_member *
 add_member(struct ring *ring, const struct ring_address *address,
 	   const char *by)
 {
-	RING_LOG(ring, LOG_TYPE_INFO, "Adding director %s to ring "
-		 "(requested by %s)", ring_address_str(address), by);
-	ring_wake(ring);
-	return ring_member_add(ring->members, address);
-}
-
-void ring_handle_director(struct ring *ring, struct ring_peer *peer,
-			  struct ring_message *msg,
-			  const struct director_time *now ATTR_UNUSED)
-{
 	struct ring_member *member;
 
-	member = ring_member_lookup(ring->members, &msg->director);
-	if (member != NULL && (member->self || member->removed))
-		return;
-	if (member == NULL) {
-		member = add_member(ring, &msg->director, peer->member->name);
-		member->instance = msg->instance;
-	} else if (msg->instance == 0 || msg->instance != member->instance) {
-		if (peer->done_received || msg->instance != 0)
-			(void)ring_member_restarted(member, msg->instance);
-	}
-	if (peer->done_received) {
-		/* it is alive: try it now */
-		member->retry_msecs = I_MIN(member->retry_msecs,
-			member->last_protocol_failure == 0 ? 0 : UINT64_MAX);
-		ring_wake(ring);
-	}
-	if (ring->right != NULL && right_distance(ring, member) <
-				   right_distance(ring, ring->right->member)) {
-		/* We ought to be connected to it: then it is probably dead. */
-		return;
-	}
-	ring->members_changed = TRUE;
-	tell_director(ring, member, peer->member);
+	member = ring_member_add(ring->members, address);
+	log_added(ring, member, by);
+	ring_wake(ring);
+	return member;
+}
+
+/* Is what the message says of the member newer than what we know? */
+static bool
+member_is_news(const struct ring_member *member, const struct ring_message *msg)
+{
+	/* the original doesn't tell when: it can only remove */
+	return msg->changed == 0 ? msg->type == RING_DIRECTOR_REMOVE :
+		msg->changed > member->changed;
 }
 
 static void
-remove_member(struct ring *ring, struct ring_member *member, const char *by,
-	      const struct ring_member *except, const struct director_time *now)
+member_removed(struct ring *ring, struct ring_member *member,
+	       const struct director_time *now)
 {
-	struct ring_message msg = {
-		.type = RING_DIRECTOR_REMOVE,
-		.director = member->address,
-	};
 	struct ring_peer *peer;
 
-	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
-		 "(requested by %s)", member->name, by);
-	ring_broadcast(ring, except, &msg);
-	if (member->self)
-		return;
 	member->removed = TRUE;
 	member->removed_msecs = now->msecs;
 	member->sync_is_delayed = FALSE;
@@ -482,6 +490,67 @@ remove_member(struct ring *ring, struct ring_member *member, const char *by,
 	ring_changed(ring, now);
 }
 
+void ring_handle_director(struct ring *ring, struct ring_peer *peer,
+			  struct ring_message *msg,
+			  const struct director_time *now)
+{
+	struct ring_member *member;
+	bool news;
+
+	member = ring_member_lookup(ring->members, &msg->director);
+	if (member != NULL && member->self) {
+		/* whoever was apart when we were added learns it from us */
+		member->changed = I_MAX(member->changed, msg->changed);
+		return;
+	}
+	if (member == NULL) {
+		member = add_member(ring, &msg->director, peer->member->name);
+		member->instance = msg->instance;
+		member->changed = I_MAX(msg->changed, 1);
+		news = TRUE;
+	} else {
+		news = member_is_news(member, msg);
+		if (news) {
+			if (member->removed)
+				log_added(ring, member, peer->member->name);
+			member->removed = FALSE;
+			member->changed = msg->changed;
+		} else if (member->removed) {
+			/* whoever was apart has to learn it */
+			ring_send_member(ring, peer, member, now);
+			return;
+		}
+		if (ring_member_is_later(member, msg->instance)) {
+			(void)ring_member_restarted(member, msg->instance);
+			news = TRUE;
+		} else if (peer->minor < RING_MINOR_OURS &&
+			   peer->done_received && member->instance == 0) {
+			/* one of 2.3 may have started again */
+			(void)ring_member_restarted(member, 0);
+		}
+	}
+	if (msg->even_clock != 0 && !member->clock_known) {
+		ring_member_set_clock(member, msg->even_clock, now->wall,
+				      now->msecs);
+	}
+	if (peer->done_received) {
+		/* it is alive: try it now */
+		if (member->last_protocol_failure == 0)
+			member->retry_msecs = 0;
+		ring_wake(ring);
+	}
+	if (peer->minor >= RING_MINOR_OURS && !news)
+		return;
+	if (peer->minor < RING_MINOR_OURS && ring->right != NULL &&
+	    right_distance(ring, member) <
+	    right_distance(ring, ring->right->member)) {
+		/* We ought to be connected to it: then it is probably dead. */
+		return;
+	}
+	ring->members_changed = TRUE;
+	tell_director(ring, member, peer->member, now);
+}
+
 void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 				 struct ring_message *msg,
 				 const struct director_time *now)
@@ -489,15 +558,38 @@ void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 	struct ring_member *member;
 
 	member = ring_member_lookup(ring->members, &msg->director);
-	if (member == NULL || member->removed)
+	if (member == NULL) {
+		if (msg->changed == 0)
+			return;
+		/* so that nobody who was apart brings it back */
+		member = ring_member_add(ring->members, &msg->director);
+		member->removed = TRUE;
+		member->removed_msecs = now->msecs;
+		member->changed = msg->changed;
+		tell_director(ring, member, peer->member, now);
 		return;
+	}
 	if (member->self) {
 		RING_LOG(ring, LOG_TYPE_WARNING,
 			 "%s: We were removed from the ring",
 			 ring_peer_name(ring->director, peer));
 		return;
 	}
-	remove_member(ring, member, peer->member->name, peer->member, now);
+	if (member->removed) {
+		member->changed = I_MAX(member->changed, msg->changed);
+		return;
+	}
+	if (!member_is_news(member, msg)) {
+		/* it was added again */
+		ring_send_member(ring, peer, member, now);
+		return;
+	}
+	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
+		 "(requested by %s)", member->name, peer->member->name);
+	member->changed = msg->changed != 0 ? msg->changed :
+		ring_change_after(now, member->changed);
+	member_removed(ring, member, now);
+	tell_director(ring, member, peer->member, now);
 }
 
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
@@ -544,10 +636,13 @@ void ring_add_member(struct director *director,
 		return;
 	if (member == NULL)
 		member = add_member(ring, address, by);
-	else
+	else if (member->removed) {
+		log_added(ring, member, by);
 		member->removed = FALSE;
+	}
+	member->changed = ring_change_after(now, member->changed);
 	ring_member_works(member);
-	tell_director(ring, member, NULL);
+	tell_director(ring, member, NULL, now);
 	ring_connect_run(ring, now);
 	ring_wake(ring);
 }
@@ -557,11 +652,20 @@ bool ring_remove_member(struct director *director,
 			const struct director_time *now)
 {
 	struct ring *ring = director->ring;
+	struct ring_message msg;
 	struct ring_member *member;
 
 	member = ring_member_lookup(ring->members, address);
 	if (member == NULL || member->removed)
 		return FALSE;
-	remove_member(ring, member, by, NULL, now);
+	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
+		 "(requested by %s)", member->name, by);
+	member->changed = ring_change_after(now, member->changed);
+	member_message(member, now, &msg);
+	msg.type = RING_DIRECTOR_REMOVE;
+	ring_broadcast(ring, NULL, &msg);
+	/* ourself: the others disconnect us */
+	if (!member->self)
+		member_removed(ring, member, now);
 	return TRUE;
 }

@@ -10,6 +10,19 @@
 
 #define OPTION_CONSISTENT_HASHING "consistent-hashing"
 
+void ring_send_members(struct ring *ring, struct ring_peer *peer,
+		       const struct director_time *now)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (!list[i]->removed || peer->minor >= RING_MINOR_OURS)
+			ring_send_member(ring, peer, list[i], now);
+	}
+}
+
 void ring_greet(struct ring *ring, struct ring_peer *peer,
 		const struct director_time *now)
 {
@@ -25,22 +38,13 @@ void ring_greet(struct ring *ring, struct ring_peer *peer,
 		.timestamp = now->clock,
 		.has_timestamp = TRUE,
 		.instance = ring->set.instance,
+		.even_clock = now->wall,
 	};
-	struct ring_message msg = { .type = RING_DIRECTOR };
-	struct ring_member *const *list;
-	unsigned int i, count;
 
 	ring_send(ring, peer, &version);
 	ring_send(ring, peer, &me);
-	if (peer->incoming)
-		return;
-	list = ring_members_sorted(ring->members, &count);
-	for (i = 0; i < count; i++) {
-		if (list[i]->removed)
-			continue;
-		msg.director = list[i]->address;
-		ring_send(ring, peer, &msg);
-	}
+	if (!peer->incoming)
+		ring_send_members(ring, peer, now);
 }
 
 void ring_handle_version(struct ring *ring, struct ring_peer *peer,
@@ -98,6 +102,7 @@ static void send_hosts(struct ring *ring, struct ring_peer *peer,
 void ring_handshake_start(struct ring *ring, struct ring_peer *peer,
 			  const struct director_time *now)
 {
+	ring_send_removed_hosts(ring, peer);
 	send_hosts(ring, peer, now);
 	peer->sending_users = TRUE;
 	peer->users_pos = 0;
@@ -118,7 +123,7 @@ static bool send_user(user_idx_t idx, void *context)
 	struct ring_message msg = {
 		.type = RING_HAND_USER,
 		.hash = user_table_hash(users, idx),
-		.timestamp = ring_time_to_wire(ctx->now,
+		.timestamp = ring_user_time_to_wire(ctx->peer, ctx->now,
 			user_table_timestamp(users, idx)),
 		.has_timestamp = TRUE,
 		.weak = (user_table_flags(users, idx) & USER_FLAG_WEAK) != 0,
@@ -183,7 +188,9 @@ void ring_handle_host_hand_start(struct ring *ring, struct ring_peer *peer,
 		/* We are the ones who join. */
 		forget_all_hosts(ring);
 	} else if (!msg->flag && ring->handshaked) {
+		/* It joins us: what it remembers is older than what we know. */
 		peer->ignore_hosts = TRUE;
+		peer->ignore_users = TRUE;
 	} else {
 		peer->merging = TRUE;
 	}

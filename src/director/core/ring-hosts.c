@@ -4,6 +4,7 @@
    ring-protocol.md §6.2). */
 
 #include "lib.h"
+#include "array.h"
 #include "str.h"
 #include "ring-private.h"
 
@@ -21,7 +22,79 @@ void ring_host_message(struct ring *ring ATTR_UNUSED,
 	msg_r->down = backend->down;
 	msg_r->has_state = TRUE;
 	msg_r->timestamp = ring_time_to_wire(now, backend->last_updown_change);
+	msg_r->changed = backend->changed;
 }
+
+/* -- Backends that are gone -- */
+
+static struct ring_removed_host *
+removed_find(struct ring *ring, const struct ip_addr *ip)
+{
+	struct ring_removed_host *host;
+
+	array_foreach_modifiable(&ring->removed_hosts, host) {
+		if (net_ip_compare(&host->ip, ip))
+			return host;
+	}
+	return NULL;
+}
+
+static void
+removed_forget(struct ring *ring, const struct ip_addr *ip)
+{
+	struct ring_removed_host *host = removed_find(ring, ip);
+
+	if (host != NULL) {
+		array_delete(&ring->removed_hosts,
+			     array_ptr_to_idx(&ring->removed_hosts, host), 1);
+	}
+}
+
+static void
+removed_remember(struct ring *ring, const struct ip_addr *ip, uint64_t changed,
+		 const struct director_time *now)
+{
+	struct ring_removed_host *host;
+
+	removed_forget(ring, ip);
+	if (array_count(&ring->removed_hosts) >= RING_REMOVED_MAX)
+		array_delete(&ring->removed_hosts, 0, 1);
+	host = array_append_space(&ring->removed_hosts);
+	host->ip = *ip;
+	host->changed = changed;
+	host->removed_msecs = now->msecs;
+}
+
+void ring_hosts_purge(struct ring *ring, const struct director_time *now)
+{
+	const struct ring_removed_host *host;
+
+	while (array_count(&ring->removed_hosts) > 0) {
+		/* the oldest first */
+		host = array_front(&ring->removed_hosts);
+		if (now->msecs < host->removed_msecs +
+				 RING_REMOVED_PURGE_MSECS)
+			break;
+		array_delete(&ring->removed_hosts, 0, 1);
+	}
+}
+
+void ring_send_removed_hosts(struct ring *ring, struct ring_peer *peer)
+{
+	const struct ring_removed_host *host;
+	struct ring_message msg = { .type = RING_HOST_REMOVE };
+
+	if (peer->minor < RING_MINOR_OURS)
+		return;
+	array_foreach(&ring->removed_hosts, host) {
+		msg.ip = host->ip;
+		msg.changed = host->changed;
+		ring_originate(ring, &msg);
+		ring_send(ring, peer, &msg);
+	}
+}
+
+/* -- Changes made here -- */
 
 /* It is on its way until everybody has seen it. */
 static void
@@ -33,23 +106,51 @@ host_travels(struct ring *ring, struct backend *backend,
 	ring_changed(ring, now);
 }
 
-void ring_host_changed(struct ring *ring, struct backend *backend,
-		       const struct director_time *now)
+static void
+host_tell(struct ring *ring, struct backend *backend,
+	  const struct director_time *now)
 {
 	struct ring_message msg;
 
 	ring_host_message(ring, backend, now, &msg);
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
+}
+
+void ring_host_changed(struct ring *ring, struct backend *backend,
+		       const struct director_time *now)
+{
+	const struct ring_removed_host *host =
+		removed_find(ring, &backend->ip);
+
+	if (host != NULL && host->changed > backend->changed)
+		backend->changed = host->changed;
+	backend->changed = ring_change_after(now, backend->changed);
+	removed_forget(ring, &backend->ip);
+	host_tell(ring, backend, now);
 	host_travels(ring, backend, now);
 }
 
-void ring_host_gone(struct ring *ring, const struct ip_addr *ip,
-		    enum ring_message_type type,
-		    const struct director_time *now)
+void ring_host_removed(struct ring *ring, const struct ip_addr *ip,
+		       uint64_t changed, const struct director_time *now)
 {
 	struct ring_message msg = {
-		.type = type,
+		.type = RING_HOST_REMOVE,
+		.ip = *ip,
+		.changed = ring_change_after(now, changed),
+	};
+
+	removed_remember(ring, ip, msg.changed, now);
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+	ring_changed(ring, now);
+}
+
+void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
+		       const struct director_time *now)
+{
+	struct ring_message msg = {
+		.type = RING_HOST_FLUSH,
 		.ip = *ip,
 	};
 
@@ -61,27 +162,32 @@ void ring_host_gone(struct ring *ring, const struct ip_addr *ip,
 void ring_resend_hosts(struct ring *ring, const struct director_time *now)
 {
 	struct backend *const *backends;
-	struct ring_message msg;
+	struct ring_peer *peer;
 	unsigned int i, count;
 
 	backends = backends_sorted(ring->director->backends, &count);
-	for (i = 0; i < count; i++) {
-		ring_host_message(ring, backends[i], now, &msg);
-		ring_originate(ring, &msg);
-		ring_broadcast(ring, NULL, &msg);
+	for (i = 0; i < count; i++)
+		host_tell(ring, backends[i], now);
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (ring_peer_is_usable(peer))
+			ring_send_removed_hosts(ring, peer);
 	}
 }
 
-/* Two changes of one backend met (or two rings that were apart). The newer
-   up/down state wins, the lower number of vhosts. */
+/* -- Changes that come from others -- */
+
+/* Two changes of one backend met, and none is known to be newer. The newer
+   up/down state wins, the lower number of vhosts. Returns TRUE if not all is
+   as the message has it. */
 static bool
-host_conflict(struct ring *ring, const struct backend *backend,
-	      struct ring_message *msg)
+host_merge(struct ring *ring, const struct backend *backend,
+	   struct ring_message *msg)
 {
 	bool conflict = FALSE;
 
 	if (backend->last_updown_change > msg->timestamp ||
-	    (backend->last_updown_change == msg->timestamp && backend->down)) {
+	    (msg->changed != 0 && backend->down &&
+	     backend->last_updown_change == msg->timestamp)) {
 		if (msg->down != backend->down)
 			conflict = TRUE;
 		msg->down = backend->down;
@@ -90,6 +196,10 @@ host_conflict(struct ring *ring, const struct backend *backend,
 	if (backend->vhosts < msg->vhosts) {
 		conflict = TRUE;
 		msg->vhosts = backend->vhosts;
+	}
+	if (msg->changed != 0 && strcmp(backend->tag, msg->tag) < 0) {
+		conflict = TRUE;
+		msg->tag = backend->tag;
 	}
 	if (conflict) {
 		RING_LOG(ring, LOG_TYPE_WARNING, "Host %s is being updated "
@@ -108,49 +218,100 @@ host_differs(const struct backend *backend, const struct ring_message *msg)
 		strcmp(backend->tag, msg->tag) != 0;
 }
 
-void ring_handle_host(struct ring *ring, struct ring_peer *peer,
-		      struct ring_message *msg, const struct director_time *now)
-{
-	struct director *director = ring->director;
-	const struct ring_member *except = peer->member;
-	bool handshake = msg->type == RING_HAND_HOST;
-	struct ring_message forward;
-	struct backend *backend;
+enum host_action {
+	HOST_IGNORE,
+	HOST_TAKE,
+	/* Take what the message says now, and tell everybody */
+	HOST_MERGED,
+	/* We know better, and the sender has to learn it. */
+	HOST_TEACH,
+};
 
-	if (!handshake && !ring_accept(ring, msg))
-		return;
-	msg->timestamp = ring_time_from_wire(peer, now, msg->timestamp);
-	backend = backend_lookup(director->backends, &msg->ip);
-	if (backend != NULL) {
-		if (!host_differs(backend, msg)) {
-			if (msg->timestamp > backend->last_updown_change)
-				backend->last_updown_change = msg->timestamp;
-			return;
-		}
-		if (!msg->has_state)
-			msg->down = backend->down;
-		if ((backend->desynced || (handshake && peer->merging)) &&
-		    host_conflict(ring, backend, msg)) {
-			/* what comes out is our word, for the sender too */
-			except = NULL;
-		}
+static enum host_action
+host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
+	    struct ring_message *msg)
+{
+	if (!host_differs(backend, msg)) {
+		backend->changed = I_MAX(backend->changed, msg->changed);
+		if (msg->timestamp > backend->last_updown_change)
+			backend->last_updown_change = msg->timestamp;
+		return HOST_IGNORE;
 	}
-	backend = director_host_take(director, msg,
-				     ring_peer_name(director, peer), now);
-	if (backend == NULL)
-		return;
+	if (!msg->has_state)
+		msg->down = backend->down;
+	if (msg->changed > backend->changed)
+		return HOST_TAKE;
+	if (msg->changed != 0 && msg->changed < backend->changed)
+		return HOST_TEACH;
+	if (msg->changed == 0 && !backend->desynced &&
+	    !(msg->type == RING_HAND_HOST && peer->merging))
+		return HOST_TAKE;
+	return host_merge(ring, backend, msg) ? HOST_MERGED : HOST_TAKE;
+}
+
+static void
+host_taken(struct ring *ring, struct ring_peer *peer,
+	   const struct ring_message *msg, struct backend *backend, bool merged,
+	   const struct director_time *now)
+{
+	struct ring_message forward;
+
+	if (merged || msg->changed == 0)
+		backend->changed = ring_change_after(now, backend->changed);
+	else
+		backend->changed = msg->changed;
+	removed_forget(ring, &backend->ip);
 	/* A joining director tells nobody: all others know them. */
-	if (handshake && !peer->merging) {
-		backend->desynced = FALSE;
+	if (msg->type == RING_HAND_HOST && !peer->merging) {
+		backend->changed = I_MAX(msg->changed, 1);
 		return;
 	}
 	ring_host_message(ring, backend, now, &forward);
 	forward.origin = msg->origin;
 	forward.seq = msg->seq;
-	if (handshake || except == NULL)
+	/* what came of two is our word, for the sender too */
+	if (merged || msg->type == RING_HAND_HOST)
 		ring_originate(ring, &forward);
-	ring_broadcast(ring, except, &forward);
+	ring_broadcast(ring, merged ? NULL : peer->member, &forward);
 	host_travels(ring, backend, now);
+}
+
+void ring_handle_host(struct ring *ring, struct ring_peer *peer,
+		      struct ring_message *msg, const struct director_time *now)
+{
+	struct director *director = ring->director;
+	const struct ring_removed_host *removed;
+	enum host_action action = HOST_TAKE;
+	struct backend *backend;
+
+	if (msg->type == RING_HOST && !ring_accept(ring, msg))
+		return;
+	msg->timestamp = ring_time_from_wire(now, msg->timestamp);
+	backend = backend_lookup(director->backends, &msg->ip);
+	if (backend != NULL)
+		action = host_decide(ring, peer, backend, msg);
+	else if (msg->changed != 0 && ring->handshaked &&
+		 (removed = removed_find(ring, &msg->ip)) != NULL &&
+		 removed->changed >= msg->changed) {
+		ring_send_removed_hosts(ring, peer);
+		return;
+	}
+	switch (action) {
+	case HOST_IGNORE:
+		break;
+	case HOST_TEACH:
+		host_tell(ring, backend, now);
+		break;
+	case HOST_TAKE:
+	case HOST_MERGED:
+		backend = director_host_take(director, msg,
+					     ring_peer_name(director, peer));
+		if (backend != NULL) {
+			host_taken(ring, peer, msg, backend,
+				   action == HOST_MERGED, now);
+		}
+		break;
+	}
 }
 
 void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
@@ -158,16 +319,30 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 			     const struct director_time *now)
 {
 	struct director *director = ring->director;
+	const struct ring_removed_host *removed;
 	struct backend *backend;
 
 	if (!ring_accept(ring, msg))
 		return;
 	backend = backend_lookup(director->backends, &msg->ip);
-	if (backend == NULL)
+	if (backend == NULL) {
+		removed = removed_find(ring, &msg->ip);
+		if (msg->changed == 0 ||
+		    (removed != NULL && removed->changed >= msg->changed))
+			return;
+	} else if (msg->changed != 0 && msg->changed < backend->changed) {
+		/* it was added again */
+		host_tell(ring, backend, now);
 		return;
+	}
+	removed_remember(ring, &msg->ip, msg->changed != 0 ? msg->changed :
+			 ring_change_after(now, backend->changed), now);
 	ring_broadcast(ring, peer->member, msg);
-	director_host_drop(director, backend, ring_peer_name(director, peer));
-	ring_changed(ring, now);
+	if (backend != NULL) {
+		director_host_drop(director, backend,
+				   ring_peer_name(director, peer));
+		ring_changed(ring, now);
+	}
 }
 
 void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,

@@ -14,6 +14,11 @@ static void append_num(string_t *dest, uint64_t num)
 	str_append(dest, dec2str_buf(buf, num));
 }
 
+static void append_changed(string_t *dest, uint64_t changed)
+{
+	append_num(dest, I_MIN(changed, RING_TIMESTAMP_MAX));
+}
+
 static void append_time(string_t *dest, time_t timestamp)
 {
 	append_num(dest, timestamp < 0 ? 0 :
@@ -134,6 +139,9 @@ append_field(string_t *dest, const struct ring_field *field,
 		break;
 	case KIND_UINT64:
 		append_num(dest, *(const uint64_t *)src);
+		break;
+	case KIND_CHANGED:
+		append_changed(dest, *(const uint64_t *)src);
 		break;
 	case KIND_STATE:
 		str_append_c(dest, msg->down ? 'D' : 'U');

@@ -170,6 +170,8 @@ static int parse_field(struct parser *parser, const struct ring_field *field,
 		return 0;
 	case KIND_UINT64:
 		return parse_num(data, size, UINT64_MAX, dest);
+	case KIND_CHANGED:
+		return parse_num(data, size, RING_TIMESTAMP_MAX, dest);
 	case KIND_STATE:
 		if (size == 0 || (data[0] != 'U' && data[0] != 'D'))
 			return -1;
@@ -214,7 +216,7 @@ parse_fields(struct parser *parser, const struct ring_row *row,
 	     struct ring_message *msg, const char **error_r)
 {
 	const struct ring_field *field;
-	bool optional = FALSE;
+	bool optional = FALSE, skip = FALSE;
 
 	for (const enum ring_field_id *f = row->fields; *f != F_END; f++) {
 		field = &ring_fields[*f];
@@ -230,7 +232,9 @@ parse_fields(struct parser *parser, const struct ring_row *row,
 			return -1;
 		}
 		if (optional && parser->peer_minor < field->minor)
-			break;
+			skip = TRUE;
+		if (skip)
+			continue;
 		if (!parser_next(parser)) {
 			if (optional)
 				break;
@@ -245,8 +249,7 @@ parse_fields(struct parser *parser, const struct ring_row *row,
 			return -1;
 		}
 		/* what could not be sent behind it isn't looked at either */
-		if (optional && ring_field_is_missing(field, msg))
-			break;
+		skip = optional && ring_field_is_missing(field, msg);
 	}
 	return 0;
 }

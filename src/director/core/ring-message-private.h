@@ -14,6 +14,8 @@ enum ring_kind {
 	KIND_UINT32,
 	KIND_HASH,
 	KIND_UINT64,
+	/* since 1970, 0 = not told */
+	KIND_CHANGED,
 	/* sets has_timestamp */
 	KIND_TIME,
 	/* U or D with its time; sets has_state */
@@ -43,6 +45,7 @@ enum ring_field_id {
 	F_DIRECTOR_IP,
 	F_DIRECTOR_PORT,
 	F_INSTANCE,
+	F_CHANGED,
 	F_IP,
 	F_VHOSTS,
 	F_TAG,
@@ -51,6 +54,7 @@ enum ring_field_id {
 	F_HASH,
 	F_WEAK,
 	F_TIME,
+	F_EVEN_CLOCK,
 	F_USER_TIME,
 	F_MAJOR,
 	F_MINOR,
@@ -90,7 +94,8 @@ struct ring_row {
 	unsigned int min_minor;
 	enum ring_travel travel;
 	enum ring_when when;
-	enum ring_field_id fields[10];
+	/* ended by F_END */
+	enum ring_field_id fields[11];
 
 	/* Peers with a minor lower than this know it as old_name with at least
 	   old_args arguments. */

@@ -18,6 +18,8 @@ const struct ring_field ring_fields[] = {
 			      MEMBER(director.port), 0 },
 	[F_INSTANCE] = { "instance", KIND_UINT32, MEMBER(instance),
 			 RING_MINOR_OURS },
+	[F_CHANGED] = { "time of the change", KIND_CHANGED, MEMBER(changed),
+			RING_MINOR_OURS },
 	[F_IP] = { "IP", KIND_IP, MEMBER(ip), 0 },
 	[F_VHOSTS] = { "vhosts", KIND_UINT32, MEMBER(vhosts), 0 },
 	[F_TAG] = { "tag", KIND_TAG, MEMBER(tag), 0 },
@@ -26,6 +28,8 @@ const struct ring_field ring_fields[] = {
 	[F_HASH] = { "user hash", KIND_HASH, MEMBER(hash), 0 },
 	[F_WEAK] = { "weak flag", KIND_WEAK, MEMBER(weak), 0 },
 	[F_TIME] = { "timestamp", KIND_TIME, MEMBER(timestamp), 0 },
+	[F_EVEN_CLOCK] = { "clock", KIND_CHANGED, MEMBER(even_clock),
+			   RING_MINOR_OURS },
 	[F_USER_TIME] = { "timestamp", KIND_TIME, MEMBER(timestamp),
 			  RING_MINOR_USER_TIMESTAMP },
 	[F_MAJOR] = { "major version", KIND_UINT32, MEMBER(major), 0 },
@@ -53,11 +57,12 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 	[RING_VERSION] = { NAME("VERSION"), 0, LINK, HANDSHAKE,
 		{ F_PROTOCOL, F_MAJOR, F_MINOR } },
 	[RING_ME] = { NAME("ME"), 0, LINK, HANDSHAKE,
-		{ DIRECTOR, F_OPTIONAL, F_TIME, F_INSTANCE } },
+		{ DIRECTOR, F_OPTIONAL, F_TIME, F_INSTANCE, F_EVEN_CLOCK } },
 	[RING_HOST_HAND_START] = { NAME("HOST-HAND-START"), 0, LINK, HANDSHAKE,
 		{ F_FLAG } },
 	[RING_HAND_HOST] = { NAME("HOST"), 0, LINK, HOST_LIST,
-		{ F_IP, F_VHOSTS, F_OPTIONAL, F_TAG, F_STATE, F_HOSTNAME } },
+		{ F_IP, F_VHOSTS, F_OPTIONAL, F_TAG, F_STATE, F_HOSTNAME,
+		  F_CHANGED } },
 	[RING_HOST_HAND_END] = { NAME("HOST-HAND-END"), 0, LINK, HOST_LIST,
 		{ F_FLAG } },
 	[RING_HAND_USER] = { NAME("U"), 0, LINK, HANDSHAKE,
@@ -68,22 +73,23 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 	[RING_DONE] = { NAME("DONE"), 0, LINK, HANDSHAKE, { F_END } },
 
 	[RING_DIRECTOR] = { NAME("DIRECTOR"), 0, OWN, ORDINARY,
-		{ DIRECTOR, F_OPTIONAL, F_INSTANCE } },
+		{ DIRECTOR, F_OPTIONAL, F_CHANGED, F_INSTANCE,
+		  F_EVEN_CLOCK } },
 	[RING_DIRECTOR_REMOVE] = { NAME("DIRECTOR-REMOVE"), 2, OWN, ORDINARY,
-		{ DIRECTOR } },
+		{ DIRECTOR, F_OPTIONAL, F_CHANGED } },
 	[RING_CONNECT] = { NAME("CONNECT"), 0, LINK, ORDINARY,
 		{ DIRECTOR, F_EXACTLY } },
 
 	[RING_HOST] = { NAME("HOST"), 0, ALL, ORDINARY,
 		{ ORIGIN, F_IP, F_VHOSTS,
-		  F_OPTIONAL, F_TAG, F_STATE, F_HOSTNAME } },
+		  F_OPTIONAL, F_TAG, F_STATE, F_HOSTNAME, F_CHANGED } },
 	[RING_HOST_REMOVE] = { NAME("HOST-REMOVE"), 0, ALL, ORDINARY,
-		{ ORIGIN, F_IP, F_EXACTLY } },
+		{ ORIGIN, F_IP, F_OPTIONAL, F_CHANGED, F_EXACTLY } },
 	[RING_HOST_FLUSH] = { NAME("HOST-FLUSH"), 0, ALL, ORDINARY,
 		{ ORIGIN, F_IP, F_EXACTLY } },
 
 	[RING_USER] = { NAME("USER"), 0, OWN, ORDINARY,
-		{ F_HASH, F_IP, F_OPTIONAL, F_USER_TIME } },
+		{ F_HASH, F_IP, F_OPTIONAL, F_USER_TIME, F_INSTANCE } },
 	[RING_USER_WEAK] = { NAME("USER-WEAK"), 1, OWN, ORDINARY,
 		{ ORIGIN, F_HASH, F_IP, F_EXACTLY } },
 	[RING_USER_MOVE] = { NAME("USER-MOVE"), 0, ALL, ORDINARY,
@@ -141,6 +147,8 @@ bool ring_field_is_missing(const struct ring_field *field,
 	switch (field->kind) {
 	case KIND_UINT32:
 		return *(const uint32_t *)src == 0;
+	case KIND_CHANGED:
+		return *(const uint64_t *)src == 0;
 	case KIND_TIME:
 		return !msg->has_timestamp;
 	case KIND_STATE:

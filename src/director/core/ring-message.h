@@ -84,9 +84,19 @@ struct ring_message {
 	uint32_t seq;
 	/* ME, DIRECTOR, DIRECTOR-REMOVE, CONNECT: which director */
 	struct ring_address director;
-	/* ME, DIRECTOR from minor 10 on: which process start of it; 0 if not
-	   told */
+	/* From minor 10 on. ME: which process start of it; DIRECTOR: the same, 0
+	   if not known; USER: of the director whose clock the timestamp is
+	   of, 0 if not known. */
 	uint32_t instance;
+	/* HOST, HOST-REMOVE, DIRECTOR, DIRECTOR-REMOVE from minor 10 on: when
+	   it was changed. The higher one is the newer one. Milliseconds since
+	   1970, but always more than that of the change before; 0 if not told,
+	   1 for what was configured. */
+	uint64_t changed;
+	/* ME, DIRECTOR from minor 10 on: what the clock of that director that
+	   goes on evenly (struct director_time.wall) shows now, as far as the
+	   sender knows; 0 if not known. Seconds since 1970. */
+	uint64_t even_clock;
 
 	/* Backend; USER-KICK-HASH: the spared one */
 	struct ip_addr ip;

@@ -25,7 +25,9 @@ static void ping_message(struct ring *ring, struct ring_peer *peer,
 {
 	struct ring_message msg = {
 		.type = type,
-		.timestamp = now->clock,
+		/* those of 2.3 compare it with their machine's */
+		.timestamp = ping_is_fast(peer) ? now->wall : now->clock,
+		.has_timestamp = TRUE,
 		.buffered = peer_queued(ring, peer),
 	};
 
@@ -44,8 +46,6 @@ void ring_ping(struct ring *ring, struct ring_peer *peer,
 void ring_handle_ping(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now)
 {
-	time_t diff = msg->timestamp - now->clock;
-
 	if (msg->has_timestamp) {
 		if (!ping_is_fast(peer) && now->clock - msg->timestamp >=
 					   RING_PING_SLOW_SECS) {
@@ -55,9 +55,10 @@ void ring_handle_ping(struct ring *ring, struct ring_peer *peer,
 				 ring_peer_name(ring->director, peer),
 				 (unsigned int)(now->clock - msg->timestamp));
 		}
-		/* its clock was set, or ours */
-		if (diff - peer->clock_diff > 1 || peer->clock_diff - diff > 1)
-			peer->clock_diff = diff;
+		if (ping_is_fast(peer)) {
+			ring_member_set_clock(peer->member, msg->timestamp,
+					      now->wall, now->msecs);
+		}
 	}
 	ping_message(ring, peer, RING_PONG, now);
 }
@@ -95,9 +96,13 @@ ping_interval(const struct ring *ring, const struct ring_peer *peer)
 static unsigned int
 ping_dead_after(const struct ring *ring, const struct ring_peer *peer)
 {
-	if (ping_is_fast(peer))
-		return I_MIN(RING_FAST_DEAD_MSECS, ring->set.ping_idle_msecs);
-	return ring->set.ping_idle_msecs;
+	unsigned int msecs = RING_FAST_DEAD_MSECS;
+
+	if (!ping_is_fast(peer))
+		return ring->set.ping_idle_msecs;
+	msecs += peer->ping_msecs == UINT_MAX ? RING_FIRST_PING_MSECS :
+		peer->ping_msecs;
+	return I_MIN(msecs, ring->set.ping_idle_msecs);
 }
 
 static void

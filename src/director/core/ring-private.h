@@ -15,7 +15,10 @@
 #define RING_PING_INTERVAL_MSECS 15000
 #define RING_PING_UNSYNCED_INTERVAL_MSECS 1000
 #define RING_SYNC_RESEND_MSECS 5000
-#define RING_REMOVED_PURGE_MSECS 30000
+/* A removed director or backend is remembered so long, so that nobody who was
+   apart brings it back. */
+#define RING_REMOVED_PURGE_MSECS (24*60*60*1000)
+#define RING_REMOVED_MAX 1000
 /* A candidate for our right gets so much time before the next one is tried as
    well. */
 #define RING_CONNECT_RACE_MSECS 500
@@ -26,6 +29,8 @@
    ourselves counts as one step only. */
 #define RING_FAST_PING_MSECS 1000
 #define RING_FAST_DEAD_MSECS 3000
+/* as long as we don't know how long an answer takes */
+#define RING_FIRST_PING_MSECS 7000
 #define RING_SILENCE_STEP_MSECS 500
 /* More output than this in a peer's buffer goes to the adapter at once. */
 #define RING_OUT_FLUSH_SIZE (32*1024)
@@ -72,6 +77,16 @@ struct ring {
 	uint64_t started_msecs;
 	/* What has to be done next by time; 0 = now */
 	uint64_t deadline_msecs;
+
+	/* Backends that were removed */
+	ARRAY(struct ring_removed_host) removed_hosts;
+};
+
+struct ring_removed_host {
+	struct ip_addr ip;
+	/* struct ring_message */
+	uint64_t changed;
+	uint64_t removed_msecs;
 };
 
 /* Text that waits for the end of the turn. Kept beside the peer so that the
@@ -93,6 +108,10 @@ void ring_send(struct ring *ring, struct ring_peer *peer,
    NULL). */
 void ring_broadcast(struct ring *ring, const struct ring_member *except,
 		    const struct ring_message *msg);
+/* USER: its timestamp is of msg->instance's even clock (0: the machine's). */
+void ring_broadcast_user(struct ring *ring, const struct ring_member *except,
+			 const struct ring_message *msg, time_t core_timestamp,
+			 const struct director_time *now);
 /* Gives the message ourself as its origin, and a new sequence number. */
 void ring_originate(struct ring *ring, struct ring_message *msg);
 /* Is it from somebody whose sequence number it carries? If it is new: returns
@@ -135,12 +154,19 @@ void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 struct ring_message *msg,
 			 const struct director_time *now);
+/* DIRECTOR, or DIRECTOR-REMOVE if it was removed */
+void ring_send_member(struct ring *ring, struct ring_peer *peer,
+		      const struct ring_member *member,
+		      const struct director_time *now);
 /* Our left has answered a PING: it is alive. */
 void ring_left_verified(struct ring *ring, struct ring_peer *left,
 			const struct director_time *now);
 
 /* -- ring-handshake.c -- */
 
+/* All members, as DIRECTOR or, if the peer understands when, DIRECTOR-REMOVE */
+void ring_send_members(struct ring *ring, struct ring_peer *peer,
+		       const struct director_time *now);
 void ring_greet(struct ring *ring, struct ring_peer *peer,
 		const struct director_time *now);
 /* Sends more users if there is room. */
@@ -170,9 +196,15 @@ void ring_handle_options(struct ring *ring, struct ring_peer *peer,
 /* A change made here: tells the ring. */
 void ring_host_changed(struct ring *ring, struct backend *backend,
 		       const struct director_time *now);
-void ring_host_gone(struct ring *ring, const struct ip_addr *ip,
-		    enum ring_message_type type,
-		    const struct director_time *now);
+/* changed: of the backend before it was removed */
+void ring_host_removed(struct ring *ring, const struct ip_addr *ip,
+		       uint64_t changed, const struct director_time *now);
+void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
+		       const struct director_time *now);
+/* Tells the peer what was removed, if it understands when. */
+void ring_send_removed_hosts(struct ring *ring, struct ring_peer *peer);
+/* Forgets backends that were removed long ago. */
+void ring_hosts_purge(struct ring *ring, const struct director_time *now);
 void ring_host_message(struct ring *ring, const struct backend *backend,
 		       const struct director_time *now,
 		       struct ring_message *msg_r);
@@ -195,8 +227,7 @@ void ring_user_told(struct ring *ring, user_idx_t idx,
 bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
 			 time_t old_timestamp, time_t timestamp);
 /* Starts the agreement that he is near expiry. */
-void ring_user_weaken(struct ring *ring, user_idx_t idx,
-		      const struct director_time *now);
+void ring_user_weaken(struct ring *ring, user_idx_t idx);
 void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now);
 void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
@@ -235,7 +266,8 @@ void ring_handle_ping(struct ring *ring, struct ring_peer *peer,
 void ring_handle_pong(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now);
 
-/* The core's seconds <-> what goes over the wire */
+/* The core's seconds, which go on evenly, <-> the machine's clock, which 2.3
+   knows only */
 static inline time_t
 ring_time_to_wire(const struct director_time *now, time_t t)
 {
@@ -243,14 +275,24 @@ ring_time_to_wire(const struct director_time *now, time_t t)
 }
 
 static inline time_t
-ring_time_from_wire(const struct ring_peer *peer,
-		    const struct director_time *now, time_t t)
+ring_time_from_wire(const struct director_time *now, time_t t)
 {
-	if (t == 0)
-		return 0;
-	if (peer->minor >= RING_MINOR_OURS)
-		t -= peer->clock_diff;
-	return t - now->clock + now->wall;
+	return t == 0 ? 0 : t - now->clock + now->wall;
+}
+
+/* The time of a user, told with our instance */
+static inline time_t
+ring_user_time_to_wire(const struct ring_peer *peer,
+		       const struct director_time *now, time_t t)
+{
+	return peer->minor >= RING_MINOR_OURS ? t : ring_time_to_wire(now, t);
+}
+
+/* What a change that follows on one of this time has */
+static inline uint64_t
+ring_change_after(const struct director_time *now, uint64_t changed)
+{
+	return I_MAX((uint64_t)now->clock * 1000, changed + 1);
 }
 
 static inline void ring_deadline_min(uint64_t *deadline, uint64_t msecs)

@@ -53,17 +53,16 @@ static void send_own_sync(struct ring *ring, const struct director_time *now)
 	struct ring_sync_memory sync = {
 		.seq = ring->sync_seq,
 		.minor = RING_PROTOCOL_MINOR,
-		.timestamp = now->clock,
+		.timestamp = now->wall,
 		.hosts_hash = backends_hash(ring->director->backends),
 	};
 	struct ring_message msg;
 
-	if (ring->sync_sent_msecs == 0)
+	if (ring->sync_sent_msecs == 0 && !ring->synced)
 		ring->sync_began_msecs = now->msecs;
 	ring->sync_needed = FALSE;
 	ring->sync_sent_msecs = now->msecs;
 	ring->members_changed = FALSE;
-	set_unsynced(ring, now);
 	sync_message(ring, ring->self, &sync, &msg);
 	ring_send(ring, ring->right, &msg);
 	ring_ping(ring, ring->right, now);
@@ -100,9 +99,10 @@ void ring_sync_run(struct ring *ring, const struct director_time *now)
 	/* Without a left it couldn't come back. */
 	if (ring->left == NULL)
 		return;
-	if (ring->sync_needed)
+	if (ring->sync_needed) {
+		set_unsynced(ring, now);
 		send_own_sync(ring, now);
-	else if (!ring->synced && now->msecs - ring->sync_sent_msecs >=
+	} else if (!ring->synced && now->msecs - ring->sync_sent_msecs >=
 				  RING_SYNC_RESEND_MSECS) {
 		RING_LOG(ring, LOG_TYPE_ERROR, "Ring SYNC seq=%u appears to "
 			 "have got lost, resending", ring->sync_seq);

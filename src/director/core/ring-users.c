@@ -28,8 +28,7 @@ bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
 }
 
 static void
-user_message(struct ring *ring, user_idx_t idx,
-	     const struct director_time *now, struct ring_message *msg_r)
+user_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r)
 {
 	struct director *director = ring->director;
 	const struct backend *backend =
@@ -40,9 +39,9 @@ user_message(struct ring *ring, user_idx_t idx,
 	msg_r->type = RING_USER;
 	msg_r->hash = user_table_hash(director->users, idx);
 	msg_r->ip = backend->ip;
-	msg_r->timestamp = ring_time_to_wire(now,
-		user_table_timestamp(director->users, idx));
+	msg_r->timestamp = user_table_timestamp(director->users, idx);
 	msg_r->has_timestamp = TRUE;
+	msg_r->instance = ring->set.instance;
 }
 
 static void
@@ -51,8 +50,8 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 {
 	struct ring_message msg;
 
-	user_message(ring, idx, now, &msg);
-	ring_broadcast(ring, except, &msg);
+	user_message(ring, idx, &msg);
+	ring_broadcast_user(ring, except, &msg, msg.timestamp, now);
 }
 
 void ring_user_told(struct ring *ring, user_idx_t idx,
@@ -62,13 +61,12 @@ void ring_user_told(struct ring *ring, user_idx_t idx,
 		user_tell(ring, idx, NULL, now);
 }
 
-void ring_user_weaken(struct ring *ring, user_idx_t idx,
-		      const struct director_time *now)
+void ring_user_weaken(struct ring *ring, user_idx_t idx)
 {
 	struct ring_message msg;
 
 	user_table_set_flags(ring->director->users, idx, USER_FLAG_WEAK, 0);
-	user_message(ring, idx, now, &msg);
+	user_message(ring, idx, &msg);
 	msg.type = RING_USER_WEAK;
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
@@ -197,12 +195,21 @@ user_refresh(struct ring *ring, const struct ring_message *msg,
 	return idx;
 }
 
+/* The timestamp goes round as it is: were each one to turn it into its own
+   clock's for the next, what is lost or won by that would add up, and a user
+   could live for ever. */
 static time_t
-message_time(const struct ring_peer *peer, const struct ring_message *msg,
-	     const struct director_time *now)
+message_time(struct ring *ring, const struct ring_message *msg,
+	     uint32_t instance, const struct director_time *now)
 {
-	return !msg->has_timestamp ? now->wall :
-		ring_time_from_wire(peer, now, msg->timestamp);
+	const struct ring_member *origin = instance == 0 ? NULL :
+		ring_member_by_instance(ring->members, instance);
+
+	if (!msg->has_timestamp)
+		return now->wall;
+	if (origin != NULL && origin->clock_known)
+		return msg->timestamp - origin->clock_diff;
+	return ring_time_from_wire(now, msg->timestamp);
 }
 
 void ring_handle_user(struct ring *ring, struct ring_peer *peer,
@@ -210,17 +217,22 @@ void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 {
 	enum refresh_result result;
 	struct backend *backend;
+	time_t timestamp;
 	user_idx_t idx;
 
 	backend = backend_lookup(ring->director->backends, &msg->ip);
 	if (backend == NULL)
 		return;
-	idx = user_refresh(ring, msg, backend, message_time(peer, msg, now),
-			   FALSE, now, &result);
+	timestamp = message_time(ring, msg, msg->instance, now);
+	idx = user_refresh(ring, msg, backend, timestamp, FALSE, now, &result);
 	if (idx == USER_IDX_NONE || result == REFRESH_SAME)
 		return;
-	user_tell(ring, idx, result == REFRESH_CONFLICT ? NULL : peer->member,
-		  now);
+	if (result == REFRESH_CHANGED && msg->has_timestamp &&
+	    user_table_slot(ring->director->users, idx) == backend->slot)
+		ring_broadcast_user(ring, peer->member, msg, timestamp, now);
+	else
+		user_tell(ring, idx, result == REFRESH_CONFLICT ? NULL :
+			  peer->member, now);
 }
 
 void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
@@ -233,9 +245,12 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 
 	peer->users_received++;
 	backend = backend_lookup(ring->director->backends, &msg->ip);
-	if (backend == NULL)
+	if (backend == NULL || peer->ignore_users)
 		return;
-	idx = user_refresh(ring, msg, backend, message_time(peer, msg, now),
+	idx = user_refresh(ring, msg, backend,
+			   message_time(ring, msg, peer->minor <
+					RING_MINOR_OURS ? 0 :
+					peer->member->instance, now),
 			   msg->weak, now, &result);
 	if (idx == USER_IDX_NONE)
 		return;

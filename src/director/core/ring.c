@@ -1,6 +1,7 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
 #include "lib.h"
+#include "array.h"
 #include "llist.h"
 #include "str.h"
 #include "str-sanitize.h"
@@ -80,6 +81,7 @@ struct ring *ring_init(struct director *director,
 	if (set->self.port == 0)
 		ring->set.self.ip = net_ip4_loopback;
 	ring->members = ring_members_init();
+	i_array_init(&ring->removed_hosts, 8);
 	ring->self = ring_member_add(ring->members, &ring->set.self);
 	ring->self->self = TRUE;
 	for (i = 0; i < set->members_count; i++) {
@@ -138,6 +140,7 @@ void ring_deinit(struct ring **_ring)
 		ring_peer_end(ring, ring->peers, "Shutting down");
 		peer_close(ring, ring->peers);
 	}
+	array_free(&ring->removed_hosts);
 	ring_members_deinit(&ring->members);
 	i_free(ring);
 }
@@ -263,6 +266,22 @@ void ring_broadcast(struct ring *ring, const struct ring_member *except,
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
 		if (ring_peer_is_usable(peer) && peer->member != except)
 			ring_send(ring, peer, msg);
+	}
+}
+
+void ring_broadcast_user(struct ring *ring, const struct ring_member *except,
+			 const struct ring_message *msg, time_t core_timestamp,
+			 const struct director_time *now)
+{
+	struct ring_message old = *msg;
+	struct ring_peer *peer;
+
+	if (msg->instance != 0)
+		old.timestamp = ring_time_to_wire(now, core_timestamp);
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (ring_peer_is_usable(peer) && peer->member != except)
+			ring_send(ring, peer, peer->minor >= RING_MINOR_OURS ?
+				  msg : &old);
 	}
 }
 
@@ -662,6 +681,7 @@ void ring_run(struct ring *ring, const struct director_time *now)
 	struct ring_peer *peer, *next;
 	uint64_t deadline = UINT64_MAX;
 
+	ring_member_set_clock(ring->self, now->wall, now->wall, now->msecs);
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
 		if (!peer->dead)
 			ring_peer_run(ring, peer, now);
@@ -679,6 +699,7 @@ void ring_run(struct ring *ring, const struct director_time *now)
 		}
 	}
 	ring_purge_removed(ring, now, &deadline);
+	ring_hosts_purge(ring, now);
 	ring_connect_deadline(ring, now, &deadline);
 	ring_sync_deadline(ring, now, &deadline);
 	ring->deadline_msecs = I_MAX(deadline, now->msecs + 1);

@@ -56,8 +56,6 @@ struct ring_peer {
 	/* Silence so far, of time in which we ran ourselves */
 	unsigned int silent_msecs;
 	uint64_t silence_counted_msecs;
-	/* Its clock minus ours, seconds */
-	time_t clock_diff;
 	/* Place of the handshake in the user table */
 	uint32_t users_pos;
 
@@ -65,7 +63,8 @@ struct ring_peer {
 	/* We send users now. */
 	bool sending_users:1;
 	/* Between HOST-HAND-START and -END; its hosts aren't taken */
-	bool in_host_list:1, ignore_hosts:1, options_received:1;
+	bool in_host_list:1, ignore_hosts:1, ignore_users:1;
+	bool options_received:1;
 	/* Both rings were handshaked before: what is new to us is told on. */
 	bool merging:1;
 	/* Our left, but is it alive? */
@@ -99,7 +98,8 @@ struct ring_settings {
 	const struct ring_address *members;
 	unsigned int members_count;
 	unsigned int ping_idle_msecs, ping_max_msecs;
-	/* Random, not 0: this process start */
+	/* Names this process start, not 0. A later start of the same director
+	   has a higher one (it may wrap). */
 	uint32_t instance;
 };
 
