@@ -76,13 +76,18 @@ static struct session_lease *announce(const char *username, const char *ip)
 	return lease;
 }
 
-static bool is_leased(const char *username)
+static bool is_leased_tag(const char *username, const char *tag)
 {
-	user_idx_t idx = test_user(username, "");
+	user_idx_t idx = test_user(username, tag);
 
 	assert_int_not_equal(idx, USER_IDX_NONE);
 	return (user_table_flags(director_users(director), idx) &
 		USER_FLAG_LEASED) != 0;
+}
+
+static bool is_leased(const char *username)
+{
+	return is_leased_tag(username, "");
 }
 
 static void test_lease(void **state ATTR_UNUSED)
@@ -344,6 +349,41 @@ static void test_session_elsewhere(void **state ATTR_UNUSED)
 	assert_false(is_leased("samik"));
 }
 
+/* Nobody knows which tag's user it is who has a session there. */
+static void test_unknown_tag(void **state ATTR_UNUSED)
+{
+	struct session_lease *unknown, *known;
+
+	test_configure("10.0.0.1 10.0.0.2@t 10.0.0.3@u");
+	(void)where("jane");
+	(void)where_tag("jane", "t");
+	(void)where("other");
+	unknown = announce("jane", "10.0.0.9");
+	str_truncate(test_logs, 0);
+	assert_true(is_leased("jane"));
+	assert_true(is_leased_tag("jane", "t"));
+	assert_false(is_leased("other"));
+	test_pass(10 * TEST_EXPIRE * 1000);
+	assert_true(is_leased("jane"));
+	assert_true(is_leased_tag("jane", "t"));
+	(void)where_tag("jane", "u");
+	assert_true(is_leased_tag("jane", "u"));
+
+	/* whichever of them ends first */
+	known = start(login_tag("jane", "t"));
+	director_session_end(director, &known, &now);
+	assert_true(is_leased_tag("jane", "t"));
+	known = start(login_tag("jane", "t"));
+	director_session_end(director, &unknown, &now);
+	assert_false(is_leased("jane"));
+	assert_false(is_leased_tag("jane", "u"));
+	assert_true(is_leased_tag("jane", "t"));
+	director_session_end(director, &known, &now);
+	assert_false(is_leased_tag("jane", "t"));
+	test_pass(2 * TEST_EXPIRE * 1000);
+	assert_int_equal(user_table_count(director_users(director)), 0);
+}
+
 /* A user who is forgotten while his login is under way comes back. */
 static void test_forgotten_user(void **state ATTR_UNUSED)
 {
@@ -451,123 +491,6 @@ static void test_up(void **state ATTR_UNUSED)
 	assert_false(is_leased("jane"));
 }
 
-/* Without plugin leases don't pile up, whatever the load. */
-static void test_no_plugin(void **state ATTR_UNUSED)
-{
-	struct session_leases *leases = director_leases(director);
-	struct director_lookup *lookup;
-	unsigned int i;
-
-	test_configure("10.0.0.1");
-	process->plugin_seen = FALSE;
-	for (i = 0; i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START * 2; i++) {
-		lookup = login("jane");
-		assert_int_equal(lookup->leased,
-			i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START);
-		test_lookup_free((struct test_lookup *)lookup);
-	}
-	assert_int_equal(session_leases_total(leases),
-			 SESSION_LEASE_MAX_ISSUED_WITHOUT_START);
-
-	/* forgotten in slices */
-	test_set_time(now.msecs + 7000);
-	i = session_leases_total(leases);
-	while (director_run(director, &now)) {
-		assert_true(i - session_leases_total(leases) <= 2000);
-		i = session_leases_total(leases);
-	}
-	assert_int_equal(session_leases_total(leases), 0);
-	assert_true(process->plugin_missing);
-	assert_ptr_equal(strstr(str_c(test_logs), "E Login process 4711 "),
-			 str_c(test_logs));
-}
-
-static void test_no_plugin_log(void **state ATTR_UNUSED)
-{
-	struct login_process *other =
-		login_process_ref(director_leases(director), PID + 1);
-	struct login_process *third =
-		login_process_ref(director_leases(director), PID + 2);
-
-	test_configure("10.0.0.1");
-	process->plugin_seen = FALSE;
-	assert_true(login("jane")->leased);
-	test_pass(6999);
-	test_assert_not_logged();
-	assert_false(process->plugin_missing);
-	test_pass(1);
-	assert_true(process->plugin_missing);
-	test_assert_logged("E Login process 4711 doesn't tell of its sessions: "
-		"users can't be moved or kicked safely (set login_plugins { "
-		"director_login = yes } for its protocol)");
-
-	/* at most one line a minute for all of them */
-	assert_int_equal(test_lookup_for(other, "x", "")->state, 1);
-	test_pass(53000);
-	assert_true(other->plugin_missing);
-	assert_int_equal(test_lookup_for(third, "x", "")->state, 1);
-	test_pass(6999);
-	test_assert_not_logged();
-	test_pass(1);
-	assert_true(third->plugin_missing);
-	test_assert_logged("E Login process 4713 doesn't tell of its sessions: "
-		"users can't be moved or kicked safely (set login_plugins { "
-		"director_login = yes } for its protocol)");
-	login_process_unref(director_leases(director), &other);
-	login_process_unref(director_leases(director), &third);
-}
-
-/* A single answer that a login process with plugin dropped (its client had
-   gone) doesn't mean that it has none: it gets a lease again. The plugin
-   connects only when it has a session to tell of. */
-static void test_plugin_not_missing(void **state ATTR_UNUSED)
-{
-	struct session_leases *leases = director_leases(director);
-	struct session_lease *lease;
-	unsigned int i;
-
-	test_configure("10.0.0.1");
-	process->plugin_seen = FALSE;
-	assert_true(login("jane")->leased);
-	test_pass(7000);
-	assert_true(process->plugin_missing);
-	/* one at a time is enough to find out */
-	for (i = 0; i < 1000; i++)
-		assert_int_equal(login("jane")->leased, i == 0);
-	assert_int_equal(session_leases_total(leases), 1);
-	test_pass(7000);
-	assert_int_equal(session_leases_total(leases), 0);
-
-	/* PROCESS and START come */
-	struct director_lookup *lookup = login("jane");
-	assert_true(lookup->leased);
-	process->plugin_seen = TRUE;
-	process->plugin_missing = FALSE;
-	lease = start(lookup);
-	assert_true(is_leased("jane"));
-	assert_true(login("jane")->leased);
-	assert_true(login("jane")->leased);
-	director_session_end(director, &lease, &now);
-}
-
-/* With a plugin any number of leases is right. */
-static void test_many_leases(void **state ATTR_UNUSED)
-{
-	struct director_lookup *lookup;
-
-	test_configure("10.0.0.1");
-	for (unsigned int i = 0;
-	     i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START * 2; i++) {
-		lookup = login("jane");
-		assert_true(lookup->leased);
-		test_lookup_free((struct test_lookup *)lookup);
-	}
-	test_pass(7000);
-	assert_false(process->plugin_missing);
-	test_assert_not_logged();
-	assert_int_equal(session_leases_total(director_leases(director)), 0);
-}
-
 int main(void)
 {
 #define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
@@ -580,14 +503,11 @@ int main(void)
 		test(test_not_announced),
 		test(test_late_announcement),
 		test(test_session_elsewhere),
+		test(test_unknown_tag),
 		test(test_forgotten_user),
 		test(test_start_other_backend),
 		test(test_announced_before_backend),
 		test(test_up),
-		test(test_no_plugin),
-		test(test_no_plugin_log),
-		test(test_plugin_not_missing),
-		test(test_many_leases),
 	};
 
 	return run_test_cases(tests);

@@ -9,11 +9,13 @@
 #define FORGET_MSECS (SESSION_LEASE_DEADLINE_MSECS + SESSION_LEASE_SLACK_MSECS)
 
 static struct session_leases *leases;
-static const char *const tag = "", *const tag2 = "t";
 static uint64_t now = 5000000;
 
 #define MODEL_LEASES 64
 #define MODEL_HASHES 20
+/* NULL: unknown, may be any */
+static const char *const model_tags[] = { "", "t", NULL };
+#define MODEL_TAGS N_ELEMENTS(model_tags)
 #define MODEL_PROCESSES 4
 #define MODEL_STEPS 40000
 
@@ -55,7 +57,7 @@ static bool model_has(const char *lease_tag, uint32_t hash)
 }
 
 static struct {
-	bool has[2][MODEL_HASHES];
+	bool has[MODEL_TAGS][MODEL_HASHES];
 	unsigned int calls;
 } model_told;
 
@@ -63,8 +65,11 @@ static void
 model_changed(const char *lease_tag, uint32_t hash, bool leased,
 	      void *context ATTR_UNUSED)
 {
-	bool *has = &model_told.has[lease_tag == tag2 ? 1 : 0][hash];
+	unsigned int i;
+	bool *has;
 
+	for (i = 0; model_tags[i] != lease_tag; i++) ;
+	has = &model_told.has[i][hash];
 	assert_true(*has != leased);
 	*has = leased;
 	model_told.calls++;
@@ -104,14 +109,15 @@ static void model_check(void)
 				 ip_sessions[i]);
 	}
 	for (uint32_t hash = 0; hash < MODEL_HASHES; hash++) {
-		assert_int_equal(session_leases_has(leases, tag, hash),
-				 model_has(tag, hash));
-		assert_int_equal(session_leases_has(leases, tag2, hash),
-				 model_has(tag2, hash));
-		/* and the callback has told all of it */
-		assert_int_equal(model_told.has[0][hash], model_has(tag, hash));
-		assert_int_equal(model_told.has[1][hash],
-				 model_has(tag2, hash));
+		for (unsigned int i = 0; i < MODEL_TAGS; i++) {
+			bool has = model_has(model_tags[i], hash);
+
+			/* the callback has told all of it */
+			assert_int_equal(model_told.has[i][hash], has);
+			assert_int_equal(
+				session_leases_has(leases, model_tags[i], hash),
+				has || model_has(NULL, hash));
+		}
 	}
 }
 
@@ -124,7 +130,7 @@ model_add(struct model_lease *m, struct login_process *const *processes,
 
 	m->process = test_rand_below(seed, MODEL_PROCESSES);
 	m->ip = test_rand_below(seed, N_ELEMENTS(model_ips));
-	m->tag = test_rand_below(seed, 2) == 0 ? tag : tag2;
+	m->tag = model_tags[test_rand_below(seed, MODEL_TAGS)];
 	m->hash = test_rand_below(seed, MODEL_HASHES);
 	m->exists = TRUE;
 	ip = ip_of(m->ip);
@@ -156,6 +162,10 @@ static void model_step_lease(struct model_lease *m, unsigned int action)
 	case 1:
 		session_lease_end(leases, &m->lease);
 		m->exists = FALSE;
+		break;
+	case 2:
+		m->tag = model_tags[m->hash % MODEL_TAGS];
+		session_lease_set_tag(leases, m->lease, m->tag);
 		break;
 	default:
 		if (m->plugin != NULL)
@@ -230,7 +240,7 @@ static void test_model(void **state ATTR_UNUSED)
 		i = test_rand_below(&seed, 100);
 		m = &model[test_rand_below(&seed, MODEL_LEASES)];
 		if (i < 80 && m->exists)
-			model_step_lease(m, test_rand_below(&seed, 4));
+			model_step_lease(m, test_rand_below(&seed, 5));
 		else if (i < 80)
 			model_add(m, processes, &seed);
 		else if (i < 90)

@@ -8,24 +8,40 @@
 /* At most one line a minute about logins without plugin */
 #define PLUGIN_MISSING_LOG_MSECS (60*1000)
 
-void director_session_changed(const char *tag, uint32_t hash, bool leased,
-			      void *context)
+static void session_changed(user_idx_t idx, void *context)
+{
+	struct director *director = context;
+	uint16_t slot = user_table_slot(director->users, idx);
+
+	if (session_leases_has(director->leases,
+			       backend_slot_tag(director->backends, slot),
+			       user_table_hash(director->users, idx))) {
+		user_table_set_flags(director->users, idx,
+				     USER_FLAG_LEASED, 0);
+	} else {
+		user_table_set_flags(director->users, idx,
+				     0, USER_FLAG_LEASED);
+		/* He is remembered from now on, not from his last refresh */
+		director_user_used(director, idx, &director->session_now);
+	}
+}
+
+void director_session_changed(const char *tag, uint32_t hash,
+			      bool leased ATTR_UNUSED, void *context)
 {
 	struct director *director = context;
 	user_idx_t idx;
 
 	/* with time 0 nobody is expired */
+	if (tag == NULL) {
+		user_table_foreach_hash(director->users, hash, 0,
+					session_changed, director);
+		return;
+	}
 	idx = user_table_lookup(director->users,
 				backends_tag(director->backends, tag), hash, 0);
-	if (idx == USER_IDX_NONE)
-		return;
-	user_table_set_flags(director->users, idx,
-			     leased ? USER_FLAG_LEASED : 0,
-			     leased ? 0 : USER_FLAG_LEASED);
-	if (!leased) {
-		/* He is remembered from now on, not from his last refresh */
-		director_user_used(director, idx, &director->session_now);
-	}
+	if (idx != USER_IDX_NONE)
+		session_changed(idx, director);
 }
 
 /* The lease belongs to a user; make the table say so. */
@@ -102,7 +118,7 @@ director_session_start(struct director *director,
 		/* From an earlier director, or so late that it is forgotten:
 		   what exists has to be counted. */
 		lease = session_lease_announce(director->leases, plugin,
-					       backend == NULL ? "" :
+					       backend == NULL ? NULL :
 					       backend->tag,
 					       hash, ip, token, since);
 	}

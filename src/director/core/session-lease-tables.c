@@ -109,7 +109,7 @@ user_find(struct session_leases *leases, const char *tag, uint32_t hash)
 	for (; node != NULL; node = node->next) {
 		leases->steps++;
 		user = container_of(node, struct session_user, node);
-		if (user->hash == hash && strcmp(user->tag, tag) == 0)
+		if (user->hash == hash && null_strcmp(user->tag, tag) == 0)
 			return user;
 	}
 	return NULL;
@@ -149,6 +149,8 @@ bool session_leases_has(struct session_leases *leases, const char *tag,
 {
 	const struct session_user *user = user_find(leases, tag, hash);
 
+	if ((user == NULL || user->sessions == 0) && tag != NULL)
+		user = user_find(leases, NULL, hash);
 	return user != NULL && user->sessions > 0;
 }
 

@@ -231,7 +231,7 @@ void session_lease_set_tag(struct session_leases *leases,
 {
 	uint32_t hash = lease->user->hash;
 
-	if (strcmp(lease->user->tag, tag) == 0)
+	if (null_strcmp(lease->user->tag, tag) == 0)
 		return;
 	lease_unset_user(leases, lease);
 	lease_set_user(leases, lease, tag, hash);

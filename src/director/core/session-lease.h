@@ -90,7 +90,8 @@ struct session_backend {
 /* A user who has leases here */
 struct session_user {
 	struct session_node node;
-	/* Of the backend; "" if that isn't known. Lives as long as backends. */
+	/* Of the backend. NULL: that isn't known, he may be one of any tag.
+	   Lives as long as backends. */
 	const char *tag;
 	/* All of them, the newest first */
 	struct session_lease *leases;
@@ -121,7 +122,7 @@ struct session_lease {
 };
 
 /* Called when the first lease in STARTED or UP of (tag, hash) came, or the
-   last one went. Must not call the leases. */
+   last one went. May only ask session_leases_has(). */
 typedef void session_lease_changed_callback_t(const char *tag, uint32_t hash,
 					      bool leased, void *context);
 
@@ -145,7 +146,7 @@ session_lease_issue(struct session_leases *leases,
 		    uint32_t hash, const struct ip_addr *ip,
 		    uint64_t now_msecs, time_t now);
 /* A lease that its director doesn't know (it was issued by an earlier director
-   process, or is forgotten already), as STARTED. */
+   process, or is forgotten already), as STARTED. tag: NULL if unknown. */
 struct session_lease *
 session_lease_announce(struct session_leases *leases,
 		       struct session_plugin *plugin, const char *tag,
@@ -196,11 +197,12 @@ bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
 /* Monotonic milliseconds, 0 = never */
 uint64_t session_leases_next_deadline(const struct session_leases *leases);
 
-/* NULL if there is no lease of his. Valid until the next lease ends. */
+/* Leases of exactly this tag, which may be NULL: the sessions of a user are in
+   both. NULL if there is none. Valid until the next lease ends. */
 const struct session_user *
 session_leases_user(struct session_leases *leases, const char *tag,
 		    uint32_t hash);
-/* Is a lease in STARTED or UP there? */
+/* Is a lease in STARTED or UP there, of this tag or of an unknown one? */
 bool session_leases_has(struct session_leases *leases, const char *tag,
 			uint32_t hash);
 /* Sessions (STARTED or UP) to the backend */

@@ -1,0 +1,157 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Login processes that may have no plugin: none of their answers is told of. */
+
+#include "test-director.h"
+
+#define PID 4711
+
+static struct login_process *process;
+
+static int setup(void **state)
+{
+	int ret = test_director_setup(state);
+
+	process = login_process_ref(director_leases(director), PID);
+	return ret;
+}
+
+static int teardown(void **state)
+{
+	login_process_unref(director_leases(director), &process);
+	return test_director_teardown(state);
+}
+
+static struct director_lookup *login(const char *username)
+{
+	struct test_lookup *lookup = test_lookup_for(process, username, "");
+
+	assert_int_equal(lookup->state, 1);
+	return &lookup->lookup;
+}
+
+/* Without plugin leases don't pile up, whatever the load. */
+static void test_no_plugin(void **state ATTR_UNUSED)
+{
+	struct session_leases *leases = director_leases(director);
+	struct director_lookup *lookup;
+	unsigned int i;
+
+	test_configure("10.0.0.1");
+	for (i = 0; i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START * 2; i++) {
+		lookup = login("jane");
+		assert_int_equal(lookup->leased,
+			i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START);
+		test_lookup_free((struct test_lookup *)lookup);
+	}
+	assert_int_equal(session_leases_total(leases),
+			 SESSION_LEASE_MAX_ISSUED_WITHOUT_START);
+
+	/* forgotten in slices */
+	test_set_time(now.msecs + 7000);
+	i = session_leases_total(leases);
+	while (director_run(director, &now)) {
+		assert_true(i - session_leases_total(leases) <= 2000);
+		i = session_leases_total(leases);
+	}
+	assert_int_equal(session_leases_total(leases), 0);
+	assert_true(process->plugin_missing);
+	assert_ptr_equal(strstr(str_c(test_logs), "E Login process 4711 "),
+			 str_c(test_logs));
+}
+
+static void test_no_plugin_log(void **state ATTR_UNUSED)
+{
+	struct login_process *other =
+		login_process_ref(director_leases(director), PID + 1);
+	struct login_process *third =
+		login_process_ref(director_leases(director), PID + 2);
+
+	test_configure("10.0.0.1");
+	assert_true(login("jane")->leased);
+	test_pass(6999);
+	test_assert_not_logged();
+	assert_false(process->plugin_missing);
+	test_pass(1);
+	assert_true(process->plugin_missing);
+	test_assert_logged("E Login process 4711 doesn't tell of its sessions: "
+		"users can't be moved or kicked safely (set login_plugins { "
+		"director_login = yes } for its protocol)");
+
+	/* at most one line a minute for all of them */
+	assert_int_equal(test_lookup_for(other, "x", "")->state, 1);
+	test_pass(53000);
+	assert_true(other->plugin_missing);
+	assert_int_equal(test_lookup_for(third, "x", "")->state, 1);
+	test_pass(6999);
+	test_assert_not_logged();
+	test_pass(1);
+	assert_true(third->plugin_missing);
+	test_assert_logged("E Login process 4713 doesn't tell of its sessions: "
+		"users can't be moved or kicked safely (set login_plugins { "
+		"director_login = yes } for its protocol)");
+	login_process_unref(director_leases(director), &other);
+	login_process_unref(director_leases(director), &third);
+}
+
+/* A single answer that a login process with plugin dropped (its client had
+   gone) doesn't mean that it has none: it gets a lease again. The plugin
+   connects only when it has a session to tell of. */
+static void test_plugin_not_missing(void **state ATTR_UNUSED)
+{
+	struct session_leases *leases = director_leases(director);
+	struct session_plugin *plugin;
+	unsigned int i;
+
+	test_configure("10.0.0.1");
+	assert_true(login("jane")->leased);
+	test_pass(7000);
+	assert_true(process->plugin_missing);
+	/* one at a time is enough to find out */
+	for (i = 0; i < 1000; i++)
+		assert_int_equal(login("jane")->leased, i == 0);
+	assert_int_equal(session_leases_total(leases), 1);
+	test_pass(7000);
+	assert_int_equal(session_leases_total(leases), 0);
+
+	/* PROCESS comes */
+	plugin = session_plugin_init(leases, process);
+	assert_false(process->plugin_missing);
+	assert_true(login("jane")->leased);
+	assert_true(login("jane")->leased);
+	session_plugin_lost(leases, &plugin, now.msecs);
+}
+
+/* With a plugin any number of leases is right. */
+static void test_many_leases(void **state ATTR_UNUSED)
+{
+	struct session_leases *leases = director_leases(director);
+	struct session_plugin *plugin = session_plugin_init(leases, process);
+	struct director_lookup *lookup;
+
+	test_configure("10.0.0.1");
+	for (unsigned int i = 0;
+	     i < SESSION_LEASE_MAX_ISSUED_WITHOUT_START * 2; i++) {
+		lookup = login("jane");
+		assert_true(lookup->leased);
+		test_lookup_free((struct test_lookup *)lookup);
+	}
+	test_pass(7000);
+	assert_false(process->plugin_missing);
+	test_assert_not_logged();
+	assert_int_equal(session_leases_total(leases), 0);
+	session_plugin_lost(leases, &plugin, now.msecs);
+}
+
+int main(void)
+{
+#define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		test(test_no_plugin),
+		test(test_no_plugin_log),
+		test(test_plugin_not_missing),
+		test(test_many_leases),
+	};
+
+	return run_test_cases(tests);
+}
