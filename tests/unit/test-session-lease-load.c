@@ -197,6 +197,33 @@ static void test_processes(void **state ATTR_UNUSED)
 	assert_true(session_leases_steps(leases) <= COUNT * STEPS_MAX);
 }
 
+/* However many sessions a login process has, none of it waits for them. */
+static void test_lost_sliced(void **state ATTR_UNUSED)
+{
+	const struct login_process *missing;
+	const struct ip_addr *ip = ip_of("10.0.0.1");
+	uint64_t steps;
+	unsigned int i, left;
+
+	for (i = 0; i < COUNT; i++)
+		announce(i, i, ip, &(struct session_token){ 1, i });
+	steps = session_leases_steps(leases);
+	session_plugin_lost(leases, &plugin, 1);
+	session_leases_announced(leases, process, 2);
+	assert_true(session_leases_steps(leases) == steps);
+	assert_int_equal(session_leases_total(leases), COUNT);
+	assert_int_equal(session_leases_count(leases, ip), COUNT);
+	for (left = COUNT; left > 1000; left -= 1000) {
+		assert_true(session_leases_expire(leases, 2, 1000,
+						  &missing));
+		assert_int_equal(session_leases_total(leases), left - 1000);
+	}
+	assert_false(session_leases_expire(leases, 2, 1001, &missing));
+	assert_int_equal(session_leases_total(leases), 0);
+	plugin = session_plugin_init(leases, process);
+}
+
+
 int main(void)
 {
 #define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
@@ -208,6 +235,7 @@ int main(void)
 		test(test_hashes),
 		test(test_backends),
 		test(test_processes),
+		test(test_lost_sliced),
 	};
 
 	return run_test_cases(tests);

@@ -302,11 +302,19 @@ void session_leases_announced(struct session_leases *leases,
 	}
 }
 
-/* Its answer was never acted on. */
-static bool lease_shows_missing_plugin(const struct session_lease *lease)
+/* Its answer was never acted on. Once that happens with a plugin, too: the
+   client may have gone, or the process have been stopped for a while. */
+static bool lease_shows_missing_plugin(const struct session_lease *lease,
+				       uint64_t last_seq)
 {
-	return lease->state == SESSION_LEASE_ISSUED &&
-		!lease->process->plugin_seen && !lease->process->plugin_missing;
+	struct login_process *process = lease->process;
+
+	if (lease->state != SESSION_LEASE_ISSUED || process->plugin_seen ||
+	    process->plugin_missing)
+		return FALSE;
+	if (process->forgotten_seq == 0)
+		process->forgotten_seq = last_seq;
+	return lease->token.seq > process->forgotten_seq;
 }
 
 /* NULL if none is due. */
@@ -333,7 +341,7 @@ bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
 		lease = leases_due(leases, now_msecs);
 		if (lease == NULL)
 			return FALSE;
-		if (lease_shows_missing_plugin(lease)) {
+		if (lease_shows_missing_plugin(lease, leases->last_seq)) {
 			lease->process->plugin_missing = TRUE;
 			if (lease->process->refcount > 1)
 				*missing_r = lease->process;

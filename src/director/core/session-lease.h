@@ -50,6 +50,9 @@ struct login_process {
 	bool plugin_seen;
 	/* It has shown that it has no plugin: gets one lease at a time */
 	bool plugin_missing;
+	/* A lease that wasn't told of was forgotten when this one was the last
+	   that was issued; 0 = none was */
+	uint64_t forgotten_seq;
 	/* Connections of its plugin that are lost, with sessions that wait to
 	   be announced again */
 	struct session_plugin *lost;
