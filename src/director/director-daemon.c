@@ -26,8 +26,6 @@
 
 #define JOURNAL_DIR "director"
 #define JOURNAL_LOCK_WAIT_SECS 5
-/* Process starts of a director are told apart by the time in these units */
-#define RING_INSTANCE_MSECS 50
 /* Users looked at in a slice of writing the journal */
 #define JOURNAL_DUMP_STEPS 1000
 
@@ -286,10 +284,7 @@ daemon_ring_settings(const struct director_settings *set, pool_t pool,
 		i_fatal("%s", error);
 	ring_r->ping_idle_msecs = set->director_ping_idle_timeout * 1000;
 	ring_r->ping_max_msecs = set->director_ping_max_timeout * 1000;
-	ring_r->instance = clock_msecs(CLOCK_REALTIME) /
-		RING_INSTANCE_MSECS;
-	if (ring_r->instance == 0)
-		ring_r->instance = 1;
+	ring_r->started = clock_msecs(CLOCK_REALTIME);
 }
 
 void director_daemon_init(const struct director_settings *set,

@@ -323,7 +323,8 @@ node_core_init(struct sim_node *node)
 			.ping_idle_msecs = 30000,
 			.ping_max_msecs = 60000,
 			/* as the daemon does it */
-			.instance = now.clock * 20 + sim->now / 50000 % 20,
+			.started = now.clock * 1000ULL +
+				sim->now / 1000 % 1000,
 		},
 	};
 	unsigned int i;

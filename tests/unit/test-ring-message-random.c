@@ -90,9 +90,9 @@ static uint64_t random_changed(unsigned int minor)
 	return minor < RING_MINOR_OURS ? 0 : random_num(0, 1ULL << 53);
 }
 
-static uint32_t random_instance(unsigned int minor)
+static uint64_t random_instance(unsigned int minor)
 {
-	return minor < RING_MINOR_OURS ? 0 : random_num(0, UINT32_MAX);
+	return random_changed(minor);
 }
 
 static void random_host(struct ring_message *msg, unsigned int minor)

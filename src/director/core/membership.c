@@ -108,7 +108,7 @@ ring_member_lookup(struct ring_members *members,
 }
 
 struct ring_member *
-ring_member_by_instance(struct ring_members *members, uint32_t instance)
+ring_member_by_instance(struct ring_members *members, uint64_t instance)
 {
 	struct ring_member *member;
 
@@ -181,14 +181,12 @@ bool ring_member_accept_seq(struct ring_member *member, uint32_t seq)
 	return TRUE;
 }
 
-bool ring_member_is_later(const struct ring_member *member, uint32_t instance)
+bool ring_member_is_later(const struct ring_member *member, uint64_t instance)
 {
-	if (instance == 0 || member->instance == 0)
-		return instance != 0;
-	return (int32_t)(instance - member->instance) > 0;
+	return instance > member->instance;
 }
 
-bool ring_member_restarted(struct ring_member *member, uint32_t instance)
+bool ring_member_restarted(struct ring_member *member, uint64_t instance)
 {
 	if (instance != 0 && member->instance == instance)
 		return FALSE;

@@ -52,7 +52,7 @@ struct ring_member {
 
 	/* Which process start of it told us its sequence numbers; 0 if it is
 	   one that doesn't tell (2.3). */
-	uint32_t instance;
+	uint64_t instance;
 	/* Highest sequence number of a command that came from it */
 	uint32_t last_seq;
 
@@ -92,7 +92,7 @@ ring_member_lookup(struct ring_members *members,
 		   const struct ring_address *address);
 /* The one that told this instance, which isn't 0; NULL if none. */
 struct ring_member *
-ring_member_by_instance(struct ring_members *members, uint32_t instance);
+ring_member_by_instance(struct ring_members *members, uint64_t instance);
 /* Is a member that isn't removed at this address, on whatever port? */
 bool ring_members_have_ip(struct ring_members *members,
 			  const struct ip_addr *ip);
@@ -115,10 +115,10 @@ void ring_member_set_clock(struct ring_member *member, time_t its_now,
 bool ring_member_accept_seq(struct ring_member *member, uint32_t seq);
 /* Somebody tells that this is a process start of it: is it a later one than
    what we know? */
-bool ring_member_is_later(const struct ring_member *member, uint32_t instance);
+bool ring_member_is_later(const struct ring_member *member, uint64_t instance);
 /* It has started (again): what was seen is of no use any more. instance: as it
    told, 0 if it didn't. Returns FALSE if it is the process that we know. */
-bool ring_member_restarted(struct ring_member *member, uint32_t instance);
+bool ring_member_restarted(struct ring_member *member, uint64_t instance);
 
 enum ring_sync_action {
 	RING_SYNC_IGNORE,

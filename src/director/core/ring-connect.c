@@ -501,6 +501,13 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 	if (member != NULL && member->self) {
 		/* whoever was apart when we were added learns it from us */
 		member->changed = I_MAX(member->changed, msg->changed);
+		if (ring_member_is_later(member, msg->instance)) {
+			/* Our clock was set back while we didn't run: the
+			   others take us for the process before us. */
+			member->instance = msg->instance +
+				RING_INSTANCE(1, 0);
+			tell_director(ring, member, NULL, now);
+		}
 		return;
 	}
 	if (member == NULL) {
@@ -527,6 +534,10 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			   peer->done_received && member->instance == 0) {
 			/* one of 2.3 may have started again */
 			(void)ring_member_restarted(member, 0);
+		} else if (msg->instance != 0 &&
+			   msg->instance != member->instance) {
+			/* its clock was set back: it has to learn it */
+			ring_send_member(ring, peer, member, now);
 		}
 	}
 	if (msg->even_clock != 0 && !member->clock_known) {

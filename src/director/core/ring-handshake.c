@@ -37,7 +37,7 @@ void ring_greet(struct ring *ring, struct ring_peer *peer,
 		.director = ring->self->address,
 		.timestamp = now->clock,
 		.has_timestamp = TRUE,
-		.instance = ring->set.instance,
+		.instance = ring->self->instance,
 		.even_clock = now->wall,
 	};
 

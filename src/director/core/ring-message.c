@@ -16,7 +16,7 @@ const struct ring_field ring_fields[] = {
 	[F_DIRECTOR_IP] = { "director IP", KIND_IP, MEMBER(director.ip), 0 },
 	[F_DIRECTOR_PORT] = { "director port", KIND_PORT,
 			      MEMBER(director.port), 0 },
-	[F_INSTANCE] = { "instance", KIND_UINT32, MEMBER(instance),
+	[F_INSTANCE] = { "instance", KIND_CHANGED, MEMBER(instance),
 			 RING_MINOR_OURS },
 	[F_CHANGED] = { "time of the change", KIND_CHANGED, MEMBER(changed),
 			RING_MINOR_OURS },
@@ -172,6 +172,12 @@ bool ring_name_is_valid(const char *data, size_t size)
 			return FALSE;
 	}
 	return TRUE;
+}
+
+unsigned int ring_address_hash(const struct ring_address *address)
+{
+	return (net_ip_hash(&address->ip) * 31 + address->port) * 2654435761U >>
+		16;
 }
 
 int ring_address_cmp(const struct ring_address *a1,

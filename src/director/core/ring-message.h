@@ -87,7 +87,7 @@ struct ring_message {
 	/* From minor 10 on. ME: which process start of it; DIRECTOR: the same, 0
 	   if not known; USER: of the director whose clock the timestamp is
 	   of, 0 if not known. */
-	uint32_t instance;
+	uint64_t instance;
 	/* HOST, HOST-REMOVE, DIRECTOR, DIRECTOR-REMOVE from minor 10 on: when
 	   it was changed. The higher one is the newer one. Milliseconds since
 	   1970, but always more than that of the change before; 0 if not told,
@@ -166,6 +166,8 @@ bool ring_message_append(string_t *dest, const struct ring_message *msg,
 /* Order of ring-protocol.md §4: family, address bytes, port. -1, 0, 1 */
 int ring_address_cmp(const struct ring_address *a1,
 		     const struct ring_address *a2);
+/* The same for all, without a key */
+unsigned int ring_address_hash(const struct ring_address *address);
 /* ip:port, [ip]:port; on the data stack */
 const char *ring_address_str(const struct ring_address *address);
 

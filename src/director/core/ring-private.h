@@ -89,6 +89,13 @@ struct ring_removed_host {
 	uint64_t removed_msecs;
 };
 
+/* What names a process start in the whole ring: of the same director a later
+   one is higher, and no two directors have the same. */
+#define RING_INSTANCE_BITS 14
+#define RING_INSTANCE(time, hash) \
+	(((uint64_t)(time) << RING_INSTANCE_BITS) | \
+	 ((hash) & ((1U << RING_INSTANCE_BITS) - 1)))
+
 /* Text that waits for the end of the turn. Kept beside the peer so that the
    adapter doesn't see it. */
 struct ring_peer_out {

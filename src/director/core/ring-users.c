@@ -41,7 +41,7 @@ user_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r)
 	msg_r->ip = backend->ip;
 	msg_r->timestamp = user_table_timestamp(director->users, idx);
 	msg_r->has_timestamp = TRUE;
-	msg_r->instance = ring->set.instance;
+	msg_r->instance = ring->self->instance;
 }
 
 static void
@@ -200,7 +200,7 @@ user_refresh(struct ring *ring, const struct ring_message *msg,
    could live for ever. */
 static time_t
 message_time(struct ring *ring, const struct ring_message *msg,
-	     uint32_t instance, const struct director_time *now)
+	     uint64_t instance, const struct director_time *now)
 {
 	const struct ring_member *origin = instance == 0 ? NULL :
 		ring_member_by_instance(ring->members, instance);

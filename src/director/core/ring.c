@@ -84,6 +84,8 @@ struct ring *ring_init(struct director *director,
 	i_array_init(&ring->removed_hosts, 8);
 	ring->self = ring_member_add(ring->members, &ring->set.self);
 	ring->self->self = TRUE;
+	ring->self->instance = RING_INSTANCE(set->started / 16,
+					     ring_address_hash(&set->self));
 	for (i = 0; i < set->members_count; i++) {
 		if (ring_member_lookup(ring->members,
 				       &set->members[i]) == NULL)

@@ -98,9 +98,9 @@ struct ring_settings {
 	const struct ring_address *members;
 	unsigned int members_count;
 	unsigned int ping_idle_msecs, ping_max_msecs;
-	/* Names this process start, not 0. A later start of the same director
-	   has a higher one (it may wrap). */
-	uint32_t instance;
+	/* When this process was started, milliseconds since 1970 by the
+	   machine's clock: a later start has a higher number. */
+	uint64_t started;
 };
 
 /* -- Connections -- */
