@@ -52,6 +52,10 @@ struct director {
 	/* When lookups that wait for weak users are tried again; 0 = none
 	   does */
 	uint64_t weak_retry_msecs;
+	/* Since when lookups wait because the ring isn't ready; 0 = none does.
+	   Logged already */
+	uint64_t ring_delay_msecs;
+	bool ring_delay_logged;
 };
 
 #define DIRECTOR_LOG(director, type, text) \

@@ -188,6 +188,8 @@ director_issue_lease(struct director *director, struct director_lookup *lookup,
 /* Agreement about a weak user is asked for anew after this: who asked first
    may be gone. */
 #define WEAK_RETRY_MSECS 2000
+/* That lookups wait for the ring is logged after this. */
+#define RING_DELAY_LOG_MSECS 2000
 
 void director_user_used(struct director *director, user_idx_t idx,
 			const struct director_time *now)
@@ -285,9 +287,34 @@ void director_user_agreed(struct director *director, const char *tag,
 	director_user_changed(director);
 }
 
-void director_ring_synced(struct director *director,
-			  const struct director_time *now ATTR_UNUSED)
+/* It is only worth a line if somebody notices. */
+static void
+director_run_delay(struct director *director, const struct director_time *now)
 {
+	if (director->ring_delay_msecs == 0 || director->ring_delay_logged ||
+	    now->msecs < director->ring_delay_msecs + RING_DELAY_LOG_MSECS)
+		return;
+	director->ring_delay_logged = TRUE;
+	DIRECTOR_LOG(director, LOG_TYPE_WARNING,
+		     ring_is_handshaked(director->ring) ?
+		     "Delaying new user requests until ring is synced" :
+		     "Delaying all requests until all directors have "
+		     "connected");
+}
+
+void director_ring_synced(struct director *director,
+			  const struct director_time *now)
+{
+	if (director->ring_delay_logged) {
+		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
+			"Ring is synced, continuing delayed requests "
+			"(syncing took %u secs, hosts_hash=%u)",
+			(unsigned int)((now->msecs -
+					director->ring_delay_msecs) / 1000),
+			backends_hash(director->backends)));
+	}
+	director->ring_delay_msecs = 0;
+	director->ring_delay_logged = FALSE;
 	director_user_changed(director);
 	if (director->v.ring_synced != NULL)
 		director->v.ring_synced(director->context);
@@ -358,6 +385,9 @@ int director_lookup(struct director *director, struct director_lookup *lookup,
 
 	lookup->wait_reason = reason;
 	lookup->queued_msecs = now->msecs;
+	if (director->ring_delay_msecs == 0 &&
+	    !ring_is_synced(director->ring))
+		director->ring_delay_msecs = now->msecs;
 	DLLIST2_APPEND(&director->waiting_head, &director->waiting_tail,
 		       lookup);
 	director->waiting_count++;
@@ -418,13 +448,34 @@ director_timeout_error(struct director *director,
 		       const struct director_lookup *lookup,
 		       const struct director_time *now)
 {
+	const struct ring *ring = director->ring;
+	const char *tag = backends_tag(director->backends, lookup->tag);
 	string_t *str = t_str_new(128);
+	user_idx_t idx;
 
-	str_printfa(str, "Timeout because %s - queued for %u secs "
-		    "(Ring synced for %u secs, hash=%u", lookup->wait_reason,
-		    (unsigned int)((now->msecs - lookup->queued_msecs) / 1000),
-		    (unsigned int)((now->msecs - director->started_msecs) /
-				   1000), lookup->hash);
+	str_printfa(str, "Timeout because %s - queued for %u secs (",
+		    lookup->wait_reason,
+		    (unsigned int)((now->msecs - lookup->queued_msecs) / 1000));
+	if (!ring_is_handshaked(ring))
+		str_append(str, "Ring has never been synced");
+	else {
+		str_printfa(str, "Ring %s for %u secs", ring_is_synced(ring) ?
+			    "synced" : "not synced",
+			    (unsigned int)((now->msecs -
+					    ring_synced_changed(ring)) / 1000));
+	}
+	idx = tag == NULL ? USER_IDX_NONE :
+		user_table_lookup(director->users, tag, lookup->hash,
+				  now->wall);
+	if (idx != USER_IDX_NONE) {
+		if ((user_table_flags(director->users, idx) &
+		     USER_FLAG_WEAK) != 0)
+			str_append(str, ", weak user");
+		str_printfa(str, ", user refreshed %d secs ago",
+			    (int)(now->wall -
+				  user_table_timestamp(director->users, idx)));
+	}
+	str_printfa(str, ", hash=%u", lookup->hash);
 	if (*lookup->tag != '\0')
 		str_printfa(str, ", tag=%s", lookup->tag);
 	str_append_c(str, ')');
@@ -491,6 +542,7 @@ bool director_run(struct director *director, const struct director_time *now)
 		director->weak_retry_msecs = 0;
 		director_user_changed(director);
 	}
+	director_run_delay(director, now);
 	if (director_run_retries(director, now))
 		more = TRUE;
 	if (director_run_timeouts(director, now))
@@ -536,6 +588,10 @@ uint64_t director_next_deadline(struct director *director,
 	min_deadline(&deadline,
 		     session_leases_next_deadline(director->leases));
 	min_deadline(&deadline, director->weak_retry_msecs);
+	if (director->ring_delay_msecs != 0 && !director->ring_delay_logged) {
+		min_deadline(&deadline, director->ring_delay_msecs +
+			     RING_DELAY_LOG_MSECS);
+	}
 	if (ring_next_deadline(director->ring) != UINT64_MAX) {
 		min_deadline(&deadline,
 			     I_MAX(ring_next_deadline(director->ring), 1));

@@ -75,6 +75,8 @@ struct ring_member {
 	/* Don't connect before; 0 = any time */
 	uint64_t retry_msecs;
 	unsigned int refused_backoff_msecs;
+	/* When it was logged that we connect to it; 0 = never */
+	uint64_t connect_logged_msecs;
 };
 
 struct ring_members *ring_members_init(void);

@@ -6,9 +6,8 @@
 #include "str.h"
 #include "ring-private.h"
 
-/* How many steps upwards from us; ourself is the farthest. */
-static unsigned int
-right_distance(struct ring *ring, const struct ring_member *member)
+unsigned int
+ring_right_distance(struct ring *ring, const struct ring_member *member)
 {
 	unsigned int distance =
 		ring_members_distance(ring->members, ring->self, member);
@@ -36,18 +35,6 @@ static bool have_others(struct ring *ring)
 			return TRUE;
 	}
 	return FALSE;
-}
-
-static struct ring_peer *
-find_out(struct ring *ring, const struct ring_member *member)
-{
-	struct ring_peer *peer;
-
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (!peer->incoming && !peer->dead && peer->member == member)
-			return peer;
-	}
-	return NULL;
 }
 
 static void set_left(struct ring *ring, struct ring_peer *peer)
@@ -119,7 +106,7 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 			return TRUE;
 		if (member->removed)
 			continue;
-		peer = find_out(ring, member);
+		peer = ring_peer_find_out(ring, member);
 		if (peer == NULL) {
 			if (member->retry_msecs > now->msecs) {
 				ring_deadline_min(deadline,
@@ -193,39 +180,6 @@ send_connect(struct ring *ring, struct ring_peer *peer,
 	ring_send(ring, peer, &msg);
 	peer->told_connect = TRUE;
 	peer->deadline_msecs = now->msecs + RING_CONNECT_TOLD_TIMEOUT_MSECS;
-}
-
-static void
-member_message(const struct ring_member *member,
-	       const struct director_time *now, struct ring_message *msg_r)
-{
-	i_zero(msg_r);
-	msg_r->type = member->removed ? RING_DIRECTOR_REMOVE : RING_DIRECTOR;
-	msg_r->director = member->address;
-	msg_r->changed = member->changed;
-	msg_r->instance = member->instance;
-	if (member->clock_known)
-		msg_r->even_clock = now->wall + member->clock_diff;
-}
-
-void ring_send_member(struct ring *ring, struct ring_peer *peer,
-		      const struct ring_member *member,
-		      const struct director_time *now)
-{
-	struct ring_message msg;
-
-	member_message(member, now, &msg);
-	ring_send(ring, peer, &msg);
-}
-
-static void
-tell_director(struct ring *ring, const struct ring_member *member,
-	      const struct ring_member *except, const struct director_time *now)
-{
-	struct ring_message msg;
-
-	member_message(member, now, &msg);
-	ring_broadcast(ring, except, &msg);
 }
 
 /* -- Somebody introduces himself -- */
@@ -336,7 +290,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		RING_LOG(ring, LOG_TYPE_INFO,
 			 "Incoming connection from director %s", member->name);
 		/* Whoever it will have to connect to has to know it. */
-		tell_director(ring, member, member, now);
+		ring_tell_member(ring, member, member, now);
 		left_arrives(ring, peer, now);
 	} else {
 		ring_handshake_start(ring, peer, now);
@@ -375,7 +329,7 @@ done_incoming(struct ring *ring, struct ring_peer *peer,
 
 	ring_send(ring, peer, &reply);
 	peer->done_sent = TRUE;
-	tell_director(ring, peer->member, peer->member, now);
+	ring_tell_member(ring, peer->member, peer->member, now);
 	if (left == NULL)
 		choose_left(ring);
 	else if (left->member == peer->member)
@@ -393,8 +347,8 @@ static void done_outgoing(struct ring *ring, struct ring_peer *peer)
 {
 	struct ring_peer *right = ring->right;
 
-	if (right != NULL && right_distance(ring, right->member) <=
-			     right_distance(ring, peer->member)) {
+	if (right != NULL && ring_right_distance(ring, right->member) <=
+			     ring_right_distance(ring, peer->member)) {
 		RING_LOG(ring, LOG_TYPE_WARNING,
 			 "Aborting incorrect outgoing connection to %s "
 			 "(already connected to correct one: %s)",
@@ -444,165 +398,6 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	ring_wake(ring);
 }
 
-/* -- Members come and go -- */
-
-static void
-log_added(struct ring *ring, const struct ring_member *member, const char *by)
-{
-	RING_LOG(ring, LOG_TYPE_INFO, "Adding director %s to ring "
-		 "(requested by %s)", member->name, by);
-}
-
-static struct ring_member *
-add_member(struct ring *ring, const struct ring_address *address,
-	   const char *by)
-{
-	struct ring_member *member;
-
-	member = ring_member_add(ring->members, address);
-	log_added(ring, member, by);
-	ring_wake(ring);
-	return member;
-}
-
-/* Is what the message says of the member newer than what we know? */
-static bool
-member_is_news(const struct ring_member *member, const struct ring_message *msg)
-{
-	/* the original doesn't tell when: it can only remove */
-	return msg->changed == 0 ? msg->type == RING_DIRECTOR_REMOVE :
-		msg->changed > member->changed;
-}
-
-static void
-member_removed(struct ring *ring, struct ring_member *member,
-	       const struct director_time *now)
-{
-	struct ring_peer *peer;
-
-	member->removed = TRUE;
-	member->removed_msecs = now->msecs;
-	member->sync_is_delayed = FALSE;
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (peer->member == member)
-			ring_peer_end(ring, peer, "Removing from ring");
-	}
-	ring_changed(ring, now);
-}
-
-void ring_handle_director(struct ring *ring, struct ring_peer *peer,
-			  struct ring_message *msg,
-			  const struct director_time *now)
-{
-	struct ring_member *member;
-	bool news;
-
-	member = ring_member_lookup(ring->members, &msg->director);
-	if (member != NULL && member->self) {
-		/* whoever was apart when we were added learns it from us */
-		member->changed = I_MAX(member->changed, msg->changed);
-		if (ring_member_is_later(member, msg->instance)) {
-			/* Our clock was set back while we didn't run: the
-			   others take us for the process before us. */
-			member->instance = msg->instance +
-				RING_INSTANCE(1, 0);
-			tell_director(ring, member, NULL, now);
-		}
-		return;
-	}
-	if (member == NULL) {
-		member = add_member(ring, &msg->director, peer->member->name);
-		member->instance = msg->instance;
-		member->changed = I_MAX(msg->changed, 1);
-		news = TRUE;
-	} else {
-		news = member_is_news(member, msg);
-		if (news) {
-			if (member->removed)
-				log_added(ring, member, peer->member->name);
-			member->removed = FALSE;
-			member->changed = msg->changed;
-		} else if (member->removed) {
-			/* whoever was apart has to learn it */
-			ring_send_member(ring, peer, member, now);
-			return;
-		}
-		if (ring_member_is_later(member, msg->instance)) {
-			(void)ring_member_restarted(member, msg->instance);
-			news = TRUE;
-		} else if (peer->minor < RING_MINOR_OURS &&
-			   peer->done_received && member->instance == 0) {
-			/* one of 2.3 may have started again */
-			(void)ring_member_restarted(member, 0);
-		} else if (msg->instance != 0 &&
-			   msg->instance != member->instance) {
-			/* its clock was set back: it has to learn it */
-			ring_send_member(ring, peer, member, now);
-		}
-	}
-	if (msg->even_clock != 0 && !member->clock_known) {
-		ring_member_set_clock(member, msg->even_clock, now->wall,
-				      now->msecs);
-	}
-	if (peer->done_received) {
-		/* it is alive: try it now */
-		if (member->last_protocol_failure == 0)
-			member->retry_msecs = 0;
-		ring_wake(ring);
-	}
-	if (peer->minor >= RING_MINOR_OURS && !news)
-		return;
-	if (peer->minor < RING_MINOR_OURS && ring->right != NULL &&
-	    right_distance(ring, member) <
-	    right_distance(ring, ring->right->member)) {
-		/* We ought to be connected to it: then it is probably dead. */
-		return;
-	}
-	ring->members_changed = TRUE;
-	tell_director(ring, member, peer->member, now);
-}
-
-void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
-				 struct ring_message *msg,
-				 const struct director_time *now)
-{
-	struct ring_member *member;
-
-	member = ring_member_lookup(ring->members, &msg->director);
-	if (member == NULL) {
-		if (msg->changed == 0)
-			return;
-		/* so that nobody who was apart brings it back */
-		member = ring_member_add(ring->members, &msg->director);
-		member->removed = TRUE;
-		member->removed_msecs = now->msecs;
-		member->changed = msg->changed;
-		tell_director(ring, member, peer->member, now);
-		return;
-	}
-	if (member->self) {
-		RING_LOG(ring, LOG_TYPE_WARNING,
-			 "%s: We were removed from the ring",
-			 ring_peer_name(ring->director, peer));
-		return;
-	}
-	if (member->removed) {
-		member->changed = I_MAX(member->changed, msg->changed);
-		return;
-	}
-	if (!member_is_news(member, msg)) {
-		/* it was added again */
-		ring_send_member(ring, peer, member, now);
-		return;
-	}
-	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
-		 "(requested by %s)", member->name, peer->member->name);
-	member->changed = msg->changed != 0 ? msg->changed :
-		ring_change_after(now, member->changed);
-	member_removed(ring, member, now);
-	tell_director(ring, member, peer->member, now);
-}
-
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 struct ring_message *msg,
 			 const struct director_time *now)
@@ -611,10 +406,11 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 
 	member = ring_member_lookup(ring->members, &msg->director);
 	if (member == NULL)
-		member = add_member(ring, &msg->director, peer->member->name);
+		member = ring_member_new(ring, &msg->director,
+					 peer->member->name);
 	if (member->self || member->removed ||
-	    (ring->right != NULL && right_distance(ring, member) >=
-				    right_distance(ring, ring->right->member))) {
+	    (ring->right != NULL && ring_right_distance(ring, member) >=
+				    ring_right_distance(ring, ring->right->member))) {
 		RING_LOG(ring, LOG_TYPE_INFO,
 			 "%s: CONNECT to %s requested, but %s",
 			 ring_peer_name(ring->director, peer), member->name,
@@ -633,50 +429,4 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 	ring_peer_end(ring, peer, "CONNECT requested");
 	(void)ring_peer_connect(ring, member, t_strdup_printf(
 		"CONNECT requested by %s", peer->member->name), now);
-}
-
-void ring_add_member(struct director *director,
-		     const struct ring_address *address, const char *by,
-		     const struct director_time *now)
-{
-	struct ring *ring = director->ring;
-	struct ring_member *member;
-
-	member = ring_member_lookup(ring->members, address);
-	if (member != NULL && member->self)
-		return;
-	if (member == NULL)
-		member = add_member(ring, address, by);
-	else if (member->removed) {
-		log_added(ring, member, by);
-		member->removed = FALSE;
-	}
-	member->changed = ring_change_after(now, member->changed);
-	ring_member_works(member);
-	tell_director(ring, member, NULL, now);
-	ring_connect_run(ring, now);
-	ring_wake(ring);
-}
-
-bool ring_remove_member(struct director *director,
-			const struct ring_address *address, const char *by,
-			const struct director_time *now)
-{
-	struct ring *ring = director->ring;
-	struct ring_message msg;
-	struct ring_member *member;
-
-	member = ring_member_lookup(ring->members, address);
-	if (member == NULL || member->removed)
-		return FALSE;
-	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
-		 "(requested by %s)", member->name, by);
-	member->changed = ring_change_after(now, member->changed);
-	member_message(member, now, &msg);
-	msg.type = RING_DIRECTOR_REMOVE;
-	ring_broadcast(ring, NULL, &msg);
-	/* ourself: the others disconnect us */
-	if (!member->self)
-		member_removed(ring, member, now);
-	return TRUE;
 }

@@ -2,6 +2,7 @@
 #define RING_PRIVATE_H
 
 #include "director-private.h"
+#include "log-throttle.h"
 #include "ring.h"
 
 /* Limits of silence and of waiting, ring-protocol.md §1 and
@@ -19,6 +20,8 @@
    apart brings it back. */
 #define RING_REMOVED_PURGE_MSECS (24*60*60*1000)
 #define RING_REMOVED_MAX 1000
+/* That a member which is down is tried again is logged once in so long. */
+#define RING_CONNECT_LOG_MSECS 60000
 /* A candidate for our right gets so much time before the next one is tried as
    well. */
 #define RING_CONNECT_RACE_MSECS 500
@@ -71,8 +74,7 @@ struct ring {
 	bool synced;
 	uint64_t synced_changed_msecs;
 	unsigned int min_minor;
-	/* Logged already */
-	bool alone_logged, delay_logged;
+	struct log_throttle refused_throttle, failed_throttle;
 
 	uint64_t started_msecs;
 	/* What has to be done next by time; 0 = now */
@@ -106,7 +108,12 @@ struct ring_peer_out {
 #define RING_LOG(ring, type, ...) \
 	DIRECTOR_LOG((ring)->director, type, t_strdup_printf(__VA_ARGS__))
 
-/* -- ring.c: sending and ending -- */
+/* -- ring-peer.c: sending and ending -- */
+
+/* Hands what waits to the adapter. */
+void ring_peer_flush(struct ring *ring, struct ring_peer *peer);
+/* Closes it and frees it. */
+void ring_peer_close(struct ring *ring, struct ring_peer *peer);
 
 /* To one peer, if it knows the message. */
 void ring_send(struct ring *ring, struct ring_peer *peer,
@@ -138,6 +145,9 @@ static inline void ring_wake(struct ring *ring)
 	ring->deadline_msecs = 0;
 }
 bool ring_peer_is_usable(const struct ring_peer *peer);
+/* The connection that we made to it; NULL if none */
+struct ring_peer *
+ring_peer_find_out(struct ring *ring, const struct ring_member *member);
 /* The connection to it that there is, or a new one. why: for the log */
 struct ring_peer *
 ring_peer_connect(struct ring *ring, struct ring_member *member,
@@ -145,6 +155,9 @@ ring_peer_connect(struct ring *ring, struct ring_member *member,
 
 /* -- ring-connect.c: who is connected to whom -- */
 
+/* How many steps it is upwards from us; we ourself are the farthest. */
+unsigned int
+ring_right_distance(struct ring *ring, const struct ring_member *member);
 void ring_connect_run(struct ring *ring, const struct director_time *now);
 void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 			   uint64_t *deadline);
@@ -161,6 +174,16 @@ void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 struct ring_message *msg,
 			 const struct director_time *now);
+/* -- ring-members.c: who belongs to it -- */
+
+/* Adds a director that isn't known, and logs by whom. */
+struct ring_member *
+ring_member_new(struct ring *ring, const struct ring_address *address,
+		const char *by);
+/* Tells all except one's connections of the member. */
+void ring_tell_member(struct ring *ring, const struct ring_member *member,
+		      const struct ring_member *except,
+		      const struct director_time *now);
 /* DIRECTOR, or DIRECTOR-REMOVE if it was removed */
 void ring_send_member(struct ring *ring, struct ring_peer *peer,
 		      const struct ring_member *member,

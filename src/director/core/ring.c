@@ -59,14 +59,6 @@ static const struct ring_rule {
 	[RING_QUIT] = { ring_handle_quit, WHEN_ANY },
 };
 
-static string_t *peer_out(struct ring_peer *peer)
-{
-	struct ring_peer_out *po = container_of(peer, struct ring_peer_out,
-						peer);
-
-	return po->out;
-}
-
 struct ring *ring_init(struct director *director,
 		       const struct ring_settings *set,
 		       const struct director_time *now)
@@ -102,37 +94,6 @@ struct ring *ring_init(struct director *director,
 	return ring;
 }
 
-static void peer_free(struct ring *ring, struct ring_peer *peer)
-{
-	struct ring_peer_out *po = container_of(peer, struct ring_peer_out,
-						peer);
-
-	DLLIST_REMOVE(&ring->peers, peer);
-	str_free(&po->out);
-	i_free(po);
-}
-
-static void peer_flush(struct ring *ring, struct ring_peer *peer)
-{
-	string_t *out = peer_out(peer);
-	struct director *director = ring->director;
-
-	if (str_len(out) == 0 || peer->state == RING_PEER_CONNECTING)
-		return;
-	director->v.ring.send(director->context, peer, str_data(out),
-			      str_len(out));
-	str_truncate(out, 0);
-}
-
-static void peer_close(struct ring *ring, struct ring_peer *peer)
-{
-	struct director *director = ring->director;
-
-	peer_flush(ring, peer);
-	director->v.ring.close(director->context, peer);
-	peer_free(ring, peer);
-}
-
 void ring_deinit(struct ring **_ring)
 {
 	struct ring *ring = *_ring;
@@ -140,7 +101,7 @@ void ring_deinit(struct ring **_ring)
 	*_ring = NULL;
 	while (ring->peers != NULL) {
 		ring_peer_end(ring, ring->peers, "Shutting down");
-		peer_close(ring, ring->peers);
+		ring_peer_close(ring, ring->peers);
 	}
 	array_free(&ring->removed_hosts);
 	ring_members_deinit(&ring->members);
@@ -197,6 +158,11 @@ const struct ring_peer *ring_right(const struct ring *ring)
 	return ring->right;
 }
 
+uint64_t ring_synced_changed(const struct ring *ring)
+{
+	return ring->synced_changed_msecs;
+}
+
 uint64_t ring_sync_began(const struct ring *ring)
 {
 	return ring->sync_began_msecs;
@@ -207,141 +173,7 @@ unsigned int ring_sync_msecs(const struct ring *ring)
 	return ring->sync_msecs;
 }
 
-const char *ring_peer_name(struct director *director,
-			   const struct ring_peer *peer)
-{
-	const struct ring *ring = director->ring;
-	const char *name, *type;
-
-	name = peer->member == NULL || peer->member->name == NULL ?
-		net_ip2addr(&peer->source_ip) : peer->member->name;
-	if (peer == ring->left)
-		type = "left";
-	else if (peer == ring->right)
-		type = "right";
-	else
-		type = peer->incoming ? "in" : "out";
-	return t_strdup_printf("director(%s/%s)", name, type);
-}
-
-/* -- Sending -- */
-
-bool ring_peer_is_usable(const struct ring_peer *peer)
-{
-	return peer->me_received && !peer->dead && !peer->told_connect;
-}
-
-static void peer_append(struct ring *ring, struct ring_peer *peer,
-			const struct ring_message *msg)
-{
-	string_t *out = peer_out(peer);
-	/* the greeting is read by all: they ignore what they don't know */
-	unsigned int minor = peer->version_received ? peer->minor :
-		RING_PROTOCOL_MINOR;
-
-	if (!ring_message_append(out, msg, minor)) {
-		RING_LOG(ring, LOG_TYPE_ERROR, "%s: %s line can't be sent: it "
-			 "is too long, or a tag or name in it is not valid",
-			 ring_peer_name(ring->director, peer),
-			 ring_message_name(msg->type));
-	}
-	if (str_len(out) >= RING_OUT_FLUSH_SIZE)
-		peer_flush(ring, peer);
-}
-
-void ring_send(struct ring *ring, struct ring_peer *peer,
-	       const struct ring_message *msg)
-{
-	/* the greeting is sent before we know the peer's version */
-	if (peer->dead || (peer->version_received &&
-			   ring_message_min_minor(msg->type) > peer->minor))
-		return;
-	peer_append(ring, peer, msg);
-	ring_wake(ring);
-}
-
-void ring_broadcast(struct ring *ring, const struct ring_member *except,
-		    const struct ring_message *msg)
-{
-	struct ring_peer *peer;
-
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (ring_peer_is_usable(peer) && peer->member != except)
-			ring_send(ring, peer, msg);
-	}
-}
-
-void ring_broadcast_user(struct ring *ring, const struct ring_member *except,
-			 const struct ring_message *msg, time_t core_timestamp,
-			 const struct director_time *now)
-{
-	struct ring_message old = *msg;
-	struct ring_peer *peer;
-
-	if (msg->instance != 0)
-		old.timestamp = ring_time_to_wire(now, core_timestamp);
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (ring_peer_is_usable(peer) && peer->member != except)
-			ring_send(ring, peer, peer->minor >= RING_MINOR_OURS ?
-				  msg : &old);
-	}
-}
-
-void ring_originate(struct ring *ring, struct ring_message *msg)
-{
-	msg->origin = ring->self->address;
-	msg->seq = ++ring->last_seq;
-}
-
-bool ring_accept(struct ring *ring, struct ring_message *msg)
-{
-	struct ring_member *origin;
-
-	origin = ring_member_lookup(ring->members, &msg->origin);
-	if (origin == NULL || origin->removed) {
-		ring_originate(ring, msg);
-		return TRUE;
-	}
-	return !origin->self && ring_member_accept_seq(origin, msg->seq);
-}
-
-/* -- Ending -- */
-
-void ring_peer_end(struct ring *ring, struct ring_peer *peer,
-		   const char *quit_reason)
-{
-	struct ring_message msg = {
-		.type = RING_QUIT,
-		.text = quit_reason,
-	};
-
-	if (peer->dead)
-		return;
-	if (quit_reason != NULL && peer->version_received)
-		ring_send(ring, peer, &msg);
-	peer->dead = TRUE;
-	if (ring->left == peer) {
-		ring->left = NULL;
-		ring->neighbours_changed = TRUE;
-	} else if (ring->right == peer) {
-		ring->right = NULL;
-		ring->neighbours_changed = TRUE;
-	}
-	ring_wake(ring);
-}
-
-void ring_peer_fail(struct ring *ring, struct ring_peer *peer, bool protocol,
-		    const struct director_time *now, const char *error)
-{
-	if (peer->dead)
-		return;
-	RING_LOG(ring, LOG_TYPE_ERROR, "%s: %s",
-		 ring_peer_name(ring->director, peer), error);
-	if (peer->member != NULL)
-		ring_member_refused(peer->member, protocol, now->msecs,
-				    now->clock);
-	ring_peer_end(ring, peer, error);
-}
+/* -- Input -- */
 
 static void
 ring_handle_quit(struct ring *ring, struct ring_peer *peer,
@@ -356,145 +188,6 @@ ring_handle_quit(struct ring *ring, struct ring_peer *peer,
 				    now->clock);
 	ring_peer_end(ring, peer, NULL);
 }
-
-/* -- Connections -- */
-
-static struct ring_peer *
-peer_add(struct ring *ring, const struct director_time *now)
-{
-	struct ring_peer_out *po = i_new(struct ring_peer_out, 1);
-	struct ring_peer *peer = &po->peer;
-
-	po->out = str_new(default_pool, 256);
-	peer->created_msecs = now->msecs;
-	peer->input_msecs = now->msecs;
-	peer->silence_counted_msecs = now->msecs;
-	peer->ping_msecs = UINT_MAX;
-	DLLIST_PREPEND(&ring->peers, peer);
-	ring_wake(ring);
-	return peer;
-}
-
-struct ring_peer *
-ring_peer_accept(struct director *director, const struct ip_addr *source_ip,
-		 const struct director_time *now)
-{
-	struct ring *ring = director->ring;
-	struct ring_peer *peer;
-	unsigned int pending = 0, source_pending = 0;
-
-	if (!ring_members_have_ip(ring->members, source_ip)) {
-		RING_LOG(ring, LOG_TYPE_WARNING, "Connection from %s: "
-			 "Server not listed in director_servers, dropping",
-			 net_ip2addr(source_ip));
-		return NULL;
-	}
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (!peer->incoming || peer->me_received || peer->dead)
-			continue;
-		pending++;
-		if (net_ip_compare(&peer->source_ip, source_ip))
-			source_pending++;
-	}
-	if (pending >= RING_MAX_PENDING ||
-	    source_pending >= RING_MAX_PENDING_SOURCE) {
-		RING_LOG(ring, LOG_TYPE_WARNING, "Connection from %s: "
-			 "Too many connections that don't introduce "
-			 "themselves, dropping", net_ip2addr(source_ip));
-		return NULL;
-	}
-	peer = peer_add(ring, now);
-	peer->incoming = TRUE;
-	peer->source_ip = *source_ip;
-	peer->state = RING_PEER_GREETING;
-	ring_greet(ring, peer, now);
-	return peer;
-}
-
-static struct ring_peer *
-ring_peer_find_out(struct ring *ring, const struct ring_member *member)
-{
-	struct ring_peer *peer;
-
-	for (peer = ring->peers; peer != NULL; peer = peer->next) {
-		if (!peer->incoming && !peer->dead && peer->member == member)
-			return peer;
-	}
-	return NULL;
-}
-
-struct ring_peer *
-ring_peer_connect(struct ring *ring, struct ring_member *member,
-		  const char *why, const struct director_time *now)
-{
-	struct director *director = ring->director;
-	struct ring_peer *peer;
-	string_t *str;
-
-	peer = ring_peer_find_out(ring, member);
-	if (peer != NULL)
-		return peer;
-	str = t_str_new(128);
-	str_printfa(str, "Connecting to %s (as %s", member->name,
-		    net_ip2addr(&ring->self->address.ip));
-	if (member->last_network_failure != 0) {
-		str_printfa(str, ", last network failure %ds ago",
-			    (int)(now->clock - member->last_network_failure));
-	}
-	if (member->last_protocol_failure != 0) {
-		str_printfa(str, ", last protocol failure %ds ago",
-			    (int)(now->clock - member->last_protocol_failure));
-	}
-	str_printfa(str, "): %s", why);
-	DIRECTOR_LOG(director, LOG_TYPE_INFO, str_c(str));
-
-	peer = peer_add(ring, now);
-	peer->member = member;
-	peer->source_ip = member->address.ip;
-	peer->state = RING_PEER_CONNECTING;
-	director->v.ring.connect(director->context, peer);
-	return peer;
-}
-
-void ring_peer_connected(struct director *director, struct ring_peer *peer,
-			 const struct director_time *now)
-{
-	struct ring *ring = director->ring;
-
-	peer->state = RING_PEER_GREETING;
-	peer->created_msecs = peer->input_msecs = now->msecs;
-	peer->silence_counted_msecs = now->msecs;
-	ring_greet(ring, peer, now);
-}
-
-void ring_peer_closed(struct director *director, struct ring_peer *peer,
-		      const char *reason, const struct director_time *now)
-{
-	struct ring *ring = director->ring;
-	bool neighbour = peer == ring->left || peer == ring->right;
-
-	if (!peer->dead) {
-		if (peer->state == RING_PEER_CONNECTING) {
-			RING_LOG(ring, LOG_TYPE_DEBUG, "%s: %s",
-				 ring_peer_name(director, peer), reason);
-		} else {
-			RING_LOG(ring, neighbour ? LOG_TYPE_ERROR :
-				 LOG_TYPE_INFO, "Director %s disconnected: %s",
-				 peer->member == NULL ?
-				 net_ip2addr(&peer->source_ip) :
-				 peer->member->name, reason);
-		}
-		/* a neighbour that worked is tried again at once */
-		if (peer->member != NULL && !neighbour && !peer->incoming)
-			ring_member_network_failed(peer->member, now->msecs,
-						   now->clock);
-		ring_peer_end(ring, peer, NULL);
-	}
-	peer_free(ring, peer);
-	ring_wake(ring);
-}
-
-/* -- Input -- */
 
 /* Returns FALSE if the message may not come now. */
 static bool ring_is_allowed(const struct ring_peer *peer,
@@ -694,9 +387,9 @@ void ring_run(struct ring *ring, const struct director_time *now)
 	for (peer = ring->peers; peer != NULL; peer = next) {
 		next = peer->next;
 		if (peer->dead)
-			peer_close(ring, peer);
+			ring_peer_close(ring, peer);
 		else {
-			peer_flush(ring, peer);
+			ring_peer_flush(ring, peer);
 			ring_peer_deadline(ring, peer, now, &deadline);
 		}
 	}

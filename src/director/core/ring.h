@@ -148,6 +148,8 @@ const struct ring_member *ring_self(const struct ring *ring);
 const struct ring_peer *ring_peers(const struct ring *ring);
 const struct ring_peer *ring_left(const struct ring *ring);
 const struct ring_peer *ring_right(const struct ring *ring);
+/* When it became synced or unsynced, monotonic */
+uint64_t ring_synced_changed(const struct ring *ring);
 /* When the last SYNC round began, monotonic, and how long it took if it has
    ended */
 uint64_t ring_sync_began(const struct ring *ring);
