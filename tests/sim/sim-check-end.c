@@ -52,6 +52,79 @@ void sim_check_bounds(struct sim_check *check)
 	}
 }
 
+/* -- What administrators said -- */
+
+void sim_check_commanded(struct sim_check *check,
+			 const struct sim_plan_item *item, bool whole)
+{
+	struct check_command *command = &check->commands[item->b];
+	uint64_t now = check->sim->now;
+
+	if (command->time == 0)
+		command->vhosts = command->down = -1;
+	if (!whole || (command->time != 0 && command->node != item->node &&
+		       now < command->time + check_grace(check)))
+		command->contested = TRUE;
+	else if (command->time == 0 ||
+		 now >= command->time + check_grace(check))
+		command->contested = FALSE;
+	command->time = now;
+	command->node = item->node;
+	switch ((enum sim_host_command)item->a) {
+	case SIM_HOST_UP:
+	case SIM_HOST_DOWN:
+		command->down = item->a == SIM_HOST_DOWN ? 1 : 0;
+		break;
+	case SIM_HOST_VHOSTS:
+	case SIM_HOST_ADD:
+		command->vhosts = item->c;
+		break;
+	case SIM_HOST_REMOVE:
+		command->down = command->vhosts = -1;
+		break;
+	case SIM_HOST_FLUSH:
+	case SIM_HOST_FLUSH_ALL:
+		break;
+	}
+}
+
+static bool check_commands(const struct sim_check *check,
+			   const struct sim_node *node, const char **why_r)
+{
+	const struct sim_backend *backends = check->sim->plan->backends;
+	const struct check_command *command;
+	const struct backend *backend;
+	unsigned int i;
+
+	for (i = 0; i < check->sim->plan->backends_count; i++) {
+		command = &check->commands[i];
+		backend = backend_lookup(director_backends(node->core),
+					 &backends[i].ip);
+		if (backend == NULL || command->time == 0 ||
+		    command->contested ||
+		    check->sim->isolating_time >= command->time)
+			continue;
+		if (command->vhosts >= 0 &&
+		    (unsigned int)command->vhosts != backend->vhosts) {
+			*why_r = t_strdup_printf("%s has %u vhosts on %s, but "
+				"%s was told %d", backends[i].name,
+				backend->vhosts, node->name,
+				check->sim->nodes[command->node].name,
+				command->vhosts);
+			return FALSE;
+		}
+		if (command->down >= 0 &&
+		    (command->down != 0) != backend->down) {
+			*why_r = t_strdup_printf("%s is %s on %s, but %s was "
+				"told otherwise", backends[i].name,
+				backend->down ? "down" : "up", node->name,
+				check->sim->nodes[command->node].name);
+			return FALSE;
+		}
+	}
+	return TRUE;
+}
+
 /* -- Agreement -- */
 
 static const char *
@@ -126,12 +199,14 @@ static bool check_neighbour(const struct ring_peer *peer,
 }
 
 static bool check_ring(struct sim *sim, struct sim_node *node,
-		       const struct sim_node *first, const char **why_r)
+		       const struct sim_node *first, const char **what_r,
+		       const char **why_r)
 {
 	struct ring *ring = director_ring(node->core);
 	const char *str1, *str2;
 	unsigned int i;
 
+	*what_r = "ring";
 	if (!ring_is_synced(ring)) {
 		*why_r = t_strdup_printf("%s isn't synced", node->name);
 		return FALSE;
@@ -142,6 +217,7 @@ static bool check_ring(struct sim *sim, struct sim_node *node,
 					 "should have", node->name);
 		return FALSE;
 	}
+	*what_r = "members";
 	str1 = check_members_str(sim, &sim->nodes[first->idx]);
 	str2 = check_members_str(sim, node);
 	if (strcmp(str1, str2) != 0) {
@@ -158,6 +234,7 @@ static bool check_ring(struct sim *sim, struct sim_node *node,
 			return FALSE;
 		}
 	}
+	*what_r = "hosts";
 	str1 = check_hosts_str(first);
 	str2 = check_hosts_str(node);
 	if (strcmp(str1, str2) != 0) {
@@ -237,21 +314,25 @@ static bool check_users(struct sim_check *check, unsigned int user,
 	return TRUE;
 }
 
-bool sim_check_settled(struct sim_check *check, const char **why_r)
+bool sim_check_settled(struct sim_check *check, const char **what_r,
+		       const char **why_r)
 {
 	struct sim *sim = check->sim;
 	const struct sim_node *first = NULL;
 	unsigned int i, tag;
 
-	*why_r = NULL;
 	for (i = 0; i < sim->nodes_count; i++) {
 		if (!check_belongs(&sim->nodes[i]))
 			continue;
 		if (first == NULL)
 			first = &sim->nodes[i];
-		if (!check_ring(sim, &sim->nodes[i], first, why_r))
+		if (!check_ring(sim, &sim->nodes[i], first, what_r, why_r))
+			return FALSE;
+		*what_r = "commands";
+		if (!check_commands(check, &sim->nodes[i], why_r))
 			return FALSE;
 	}
+	*what_r = "users";
 	for (i = 0; i < sim->plan->users_count; i++) {
 		for (tag = 0; tag < sim->plan->tags_count; tag++) {
 			if (!check_users(check, i, tag, why_r))

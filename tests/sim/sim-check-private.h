@@ -27,6 +27,18 @@ struct check_user {
 	ARRAY(struct check_hold *) holds;
 };
 
+/* The last commands about a backend */
+struct check_command {
+	/* 0 = none */
+	uint64_t time;
+	unsigned int node;
+	/* Not to be relied on: another director was told something about it at
+	   about the same time, or the ring wasn't whole. */
+	bool contested;
+	/* -1 = not told */
+	int vhosts, down;
+};
+
 struct sim_check {
 	struct sim *sim;
 	/* Why two directors have no contact; SIM_NO_EXCUSE: they have. And when
@@ -43,6 +55,8 @@ struct sim_check {
 
 	/* Users of these backends were forgotten if they came before. */
 	uint64_t forgotten[SIM_MAX_BACKENDS];
+
+	struct check_command commands[SIM_MAX_BACKENDS];
 
 	struct check_user users[SIM_MAX_USERS + SIM_MAX_PROBES][SIM_MAX_TAGS];
 };

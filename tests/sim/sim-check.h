@@ -28,11 +28,16 @@ void sim_check_waited(struct sim_check *check, const struct sim_node *node,
 /* An administrator made the directors forget a backend's users (NULL: of
    all). */
 void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip);
+/* An administrator's PLAN_HOST was accepted. whole: the ring was in order. */
+void sim_check_commanded(struct sim_check *check,
+			 const struct sim_plan_item *item, bool whole);
 /* Not everybody can reach everybody, or not long enough ago */
 bool sim_check_is_partial(struct sim_check *check);
 /* Called each second: nothing grows. */
 void sim_check_bounds(struct sim_check *check);
-/* Do all agree? If not, *why_r says where they don't (on the data stack). */
-bool sim_check_settled(struct sim_check *check, const char **why_r);
+/* Do all agree? If not, *what_r says on what not, *why_r how (on the data
+   stack). */
+bool sim_check_settled(struct sim_check *check, const char **what_r,
+		       const char **why_r);
 
 #endif

@@ -33,12 +33,29 @@ bool sim_is_calm(const struct sim *sim, uint64_t since)
 		2 * sim_round_time(sim);
 }
 
-static void nemesis_acts(struct sim *sim)
+/* Nobody was isolated lately. */
+static bool nemesis_is_whole(const struct sim *sim)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count; i++) {
+		if (sim->nodes[i].configured && !sim->plan->absent[i] &&
+		    !sim_node_runs(&sim->nodes[i]))
+			return FALSE;
+	}
+	return sim->now > sim->isolating_time + CALM_TIME +
+		2 * sim_round_time(sim);
+}
+
+/* isolating: directors come or go, or can't reach each other. */
+static void nemesis_acts(struct sim *sim, bool isolating)
 {
 	unsigned int i;
 
 	sim->trouble_time = sim->now;
-	for (i = 0; i < sim->nodes_count; i++) {
+	if (isolating)
+		sim->isolating_time = sim->now;
+	for (i = 0; i < sim->nodes_count && isolating; i++) {
 		struct sim_node *node = &sim->nodes[i];
 
 		if (node->removed && (node->core != NULL ||
@@ -58,7 +75,7 @@ static void nemesis_back(struct sim *sim, void *arg, uint64_t incarnation)
 	if (!node->comes_back || node->incarnation != incarnation)
 		return;
 	node->comes_back = FALSE;
-	nemesis_acts(sim);
+	nemesis_acts(sim, TRUE);
 	sim_node_start(node, node->comeback);
 }
 
@@ -87,7 +104,7 @@ static void nemesis_continue(struct sim *sim, void *arg, uint64_t since)
 
 	if (node->state != SIM_NODE_PAUSED || node->since != since)
 		return;
-	nemesis_acts(sim);
+	nemesis_acts(sim, TRUE);
 	sim_node_continue(node);
 }
 
@@ -140,7 +157,7 @@ static void nemesis_heal(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
 	if (sim->resting)
 		return;
 	nemesis_cut_item(sim, arg, TRUE);
-	nemesis_acts(sim);
+	nemesis_acts(sim, TRUE);
 }
 
 static void nemesis_cut(struct sim *sim, struct sim_plan_item *item)
@@ -168,7 +185,7 @@ static void nemesis_latency_back(struct sim *sim, void *arg,
 	const struct sim_plan_item *item = arg;
 
 	nemesis_set_latency(sim, item->node, 0);
-	nemesis_acts(sim);
+	nemesis_acts(sim, FALSE);
 }
 
 static void nemesis_latency(struct sim *sim, struct sim_plan_item *item)
@@ -221,7 +238,11 @@ static void nemesis_host_do(struct sim *sim, void *arg,
 		sim_check_forgotten(sim->check, NULL);
 	else if (item->a >= SIM_HOST_REMOVE)
 		sim_check_forgotten(sim->check, &backend->ip);
-	nemesis_acts(sim);
+	nemesis_acts(sim, FALSE);
+	if (result == DIRECTOR_HOST_OK) {
+		sim_check_commanded(sim->check, item,
+				    nemesis_is_whole(sim));
+	}
 	sim_node_called(node);
 }
 
@@ -252,7 +273,7 @@ static void nemesis_added(struct sim *sim, void *arg, uint64_t by)
 	node->removed = FALSE;
 	node->configured = TRUE;
 	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
-	nemesis_acts(sim);
+	nemesis_acts(sim, TRUE);
 	sim_node_called(admin);
 	sim_node_start(node, node->comeback);
 }
@@ -280,18 +301,6 @@ static void nemesis_removed_stop(struct sim *sim, void *arg,
 	sim_check_world(sim->check);
 }
 
-static bool nemesis_all_run(const struct sim *sim)
-{
-	unsigned int i;
-
-	for (i = 0; i < sim->nodes_count; i++) {
-		if (sim->nodes[i].configured && !sim->plan->absent[i] &&
-		    !sim_node_runs(&sim->nodes[i]))
-			return FALSE;
-	}
-	return TRUE;
-}
-
 static void nemesis_removed(struct sim *sim, void *arg,
 			    uint64_t value ATTR_UNUSED)
 {
@@ -299,15 +308,15 @@ static void nemesis_removed(struct sim *sim, void *arg,
 	struct sim_node *admin = &sim->nodes[item->node2];
 	struct sim_node *node = nemesis_node(sim, item);
 	struct director_time now = sim_node_time(admin);
-	bool calm = sim_is_calm(sim, sim->now) && nemesis_all_run(sim);
+	bool whole = nemesis_is_whole(sim);
 
 	if (sim->resting || node->removed || !node->configured)
 		return;
 	sim_trace(sim, admin, "ADMIN ring remove %s", node->name);
 	node->removed = TRUE;
 	node->configured = FALSE;
-	nemesis_acts(sim);
-	node->cleanly_removed = calm;
+	nemesis_acts(sim, TRUE);
+	node->cleanly_removed = whole;
 	(void)ring_remove_member(admin->core, &node->address, NEMESIS_BY,
 				 &now);
 	sim_node_called(admin);
@@ -334,6 +343,20 @@ nemesis_ring_remove(struct sim *sim, struct sim_plan_item *item)
 				   item, 0);
 }
 
+static bool nemesis_isolates(enum sim_plan_type type)
+{
+	switch (type) {
+	case PLAN_LATENCY:
+	case PLAN_CLOCK:
+	case PLAN_HOST:
+	case PLAN_RESET:
+	case PLAN_STALL:
+		return FALSE;
+	default:
+		return TRUE;
+	}
+}
+
 void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 {
 	struct sim_node *node = nemesis_node(sim, item);
@@ -341,7 +364,7 @@ void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 	sim_history_number(sim, item->type);
 	sim->tally->nemesis[item->type]++;
 	if (item->type != PLAN_HOST && item->type != PLAN_RING_REMOVE)
-		nemesis_acts(sim);
+		nemesis_acts(sim, nemesis_isolates(item->type));
 	switch (item->type) {
 	case PLAN_START:
 		if (!node->removed)
@@ -395,7 +418,7 @@ void sim_nemesis_rest(struct sim *sim)
 	unsigned int i, j;
 
 	sim_trace(sim, NULL, "REST");
-	nemesis_acts(sim);
+	nemesis_acts(sim, FALSE);
 	sim->resting = TRUE;
 	for (i = 0; i < sim->nodes_count; i++) {
 		for (j = 0; j < sim->nodes_count; j++) {

@@ -153,8 +153,10 @@ void sim_net_send(struct sim_end *end, const void *data, size_t size)
 
 	str_append_data(end->out, data, size);
 	tcp_transmit(end);
-	sim->tally->queued_max = I_MAX(sim->tally->queued_max,
-				       str_len(end->out));
+	if (str_len(end->out) > sim->tally->queued_max) {
+		sim->tally->queued_max = str_len(end->out);
+		sim->tally->queued_max_seed = sim->plan->seed;
+	}
 	if (str_len(end->out) > TCP_QUEUED_MAX) {
 		sim_fail(sim, "output", "%s: %zu bytes wait for %s",
 			 end->node->name, str_len(end->out),

@@ -8,6 +8,10 @@
 
 /* Calls of the core in a virtual second: more is a loop that never ends */
 #define NODE_MAX_CALLS 20000
+/* Attempts to connect in NODE_CONNECTS_PERIOD: a few to each other director,
+   more is a storm */
+#define NODE_CONNECTS_PERIOD SIM_SECS(10)
+#define NODE_MAX_CONNECTS(sim) (20 + 10 * (sim)->nodes_count)
 /* As the daemon waits between slices of work */
 #define NODE_SLICE_PAUSE SIM_MSECS(1)
 
@@ -96,8 +100,17 @@ static void node_connect(void *context, struct ring_peer *peer)
 {
 	struct sim_node *node = context;
 	struct sim *sim = node->sim;
+	uint64_t period = sim->now / NODE_CONNECTS_PERIOD;
 	unsigned int i;
 
+	if (period != node->connects_period) {
+		node->connects_period = period;
+		node->connects = 0;
+	}
+	if (++node->connects > NODE_MAX_CONNECTS(sim)) {
+		sim_fail(sim, "storm", "%s connects to %s and others again and "
+			 "again", node->name, peer->member->name);
+	}
 	for (i = 0; i < sim->nodes_count; i++) {
 		if (ring_address_cmp(&sim->nodes[i].address,
 				     &peer->member->address) == 0) {

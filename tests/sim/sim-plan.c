@@ -115,8 +115,9 @@ static void plan_network(struct sim_plan *plan, struct sim_rand *rand)
 		uint64_t min, max;
 	} classes[] = {
 		{ 50, 100, SIM_MSECS(2) },
-		{ 30, SIM_MSECS(1), SIM_MSECS(50) },
-		{ 15, SIM_MSECS(50), SIM_MSECS(400) },
+		{ 20, SIM_MSECS(1), SIM_MSECS(50) },
+		{ 15, 100, SIM_MSECS(500) },
+		{ 10, SIM_MSECS(50), SIM_MSECS(400) },
 		{ 5, SIM_MSECS(400), SIM_MSECS(1200) },
 	};
 	unsigned int i, j, n = sim_rand_below(rand, 100), class = 0;
@@ -163,7 +164,8 @@ static void plan_starts(struct sim_plan *plan, struct sim_rand *rand)
 			item->node2 = sim_rand_below(rand, i);
 			continue;
 		}
-		(void)plan_add(plan, PLAN_START, time, i);
+		(void)plan_add(plan, PLAN_START,
+			       I_MIN(time, plan->duration * 2 / 3), i);
 	}
 }
 
@@ -200,9 +202,11 @@ static void plan_rare_user(struct sim_plan *plan, struct sim_rand *rand,
 
 	while (time < plan->duration) {
 		plan_login(plan, rand, time, user, SIM_MSECS(500));
-		if (sim_rand_percent(rand, 30))
-			plan_login(plan, rand, time + sim_rand_below(rand, 2000),
+		if (sim_rand_percent(rand, 50)) {
+			plan_login(plan, rand, time + sim_rand_below(rand,
+					4 * plan->max_latency + 1000),
 				   user, SIM_MSECS(500));
+		}
 		time += sim_rand_range(rand, expire * 8 / 10,
 				       expire * 11 / 10);
 	}
@@ -271,14 +275,59 @@ static void plan_host_command(struct sim_plan *plan, struct sim_rand *rand,
 		sim_rand_below(rand, SIM_HOST_ADD + 1);
 }
 
+/* Users who log in for the first time while a change is on its way */
+static void plan_logins_at(struct sim_plan *plan, struct sim_rand *rand,
+			   uint64_t time)
+{
+	unsigned int i, j, user, count = sim_rand_range(rand, 1, 4);
+
+	for (i = 0; i < count; i++) {
+		user = sim_rand_below(rand, plan->users_count);
+		for (j = 0; j < 2; j++) {
+			plan_login(plan, rand, time + sim_rand_below(rand,
+					4 * plan->max_latency + 1000),
+				   user, SIM_SECS(2));
+		}
+	}
+}
+
+/* A connection breaks while the change is on its way. */
+static void plan_reset_at(struct sim_plan *plan, struct sim_rand *rand,
+			  uint64_t time, unsigned int node)
+{
+	time += sim_rand_below(rand, 4 * plan->max_latency + 1000);
+	if (sim_rand_percent(rand, 30))
+		node = sim_rand_below(rand, plan->nodes_count);
+	plan_add(plan, PLAN_RESET, time, node)->a = sim_rand_below(rand, 4);
+}
+
+/* What was done to the backend is undone, or done otherwise, at once or a
+   little later, there or elsewhere. */
+static void plan_host_again(struct sim_plan *plan, struct sim_rand *rand,
+			    uint64_t time, unsigned int node, uint64_t backend)
+{
+	struct sim_plan_item *item;
+
+	while (sim_rand_percent(rand, 40)) {
+		if (sim_rand_percent(rand, 50))
+			node = sim_rand_below(rand, plan->nodes_count);
+		time += sim_rand_percent(rand, 50) ?
+			sim_rand_below(rand, SIM_MSECS(10)) :
+			sim_rand_below(rand, 8 * plan->max_latency + 1000);
+		item = plan_add(plan, PLAN_HOST, time, node);
+		plan_host_command(plan, rand, item, FALSE);
+		if (sim_rand_percent(rand, 80))
+			item->b = backend;
+	}
+}
+
 /* One more of this kind */
 static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
 		     enum sim_plan_type type)
 {
 	uint64_t time = plan_moment(plan, rand);
-	unsigned int i, node = sim_rand_below(rand, plan->nodes_count);
+	unsigned int node = sim_rand_below(rand, plan->nodes_count);
 	struct sim_plan_item *item;
-	uint64_t backend;
 
 	item = plan_add(plan, type, time, node);
 	switch (type) {
@@ -311,22 +360,18 @@ static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
 		break;
 	case PLAN_HOST:
 		plan_host_command(plan, rand, item, plan->unsafe);
-		/* at the same time on others */
-		backend = item->b;
-		for (i = sim_rand_below(rand, 100); i < 40; i += 20) {
-			item = plan_add(plan, type, time +
-					sim_rand_below(rand, SIM_MSECS(10)),
-					sim_rand_below(rand,
-						       plan->nodes_count));
-			plan_host_command(plan, rand, item, FALSE);
-			if (sim_rand_percent(rand, 70))
-				item->b = backend;
-		}
+		plan_host_again(plan, rand, time, node, item->b);
+		if (sim_rand_percent(rand, 50))
+			plan_logins_at(plan, rand, time);
+		if (plan->trouble[PLAN_RESET] && sim_rand_percent(rand, 60))
+			plan_reset_at(plan, rand, time, node);
 		break;
 	case PLAN_RING_REMOVE:
 		item->node2 = plan_other(plan, rand, node);
 		item->a = sim_rand_scale(rand, SIM_MSECS(1), SIM_SECS(3));
 		item->b = sim_rand_percent(rand, 50) ? 0 : plan_length(rand);
+		if (sim_rand_percent(rand, 50))
+			plan_reset_at(plan, rand, time, item->node2);
 		break;
 	case PLAN_RESET:
 		item->a = sim_rand_below(rand, 8);

@@ -90,8 +90,9 @@ void sim_tally_add(struct sim_tally *dest, const struct sim_tally *src)
 		  src->settled_max_usecs, src->settled_max_seed);
 	tally_max(&dest->wait_max_usecs, &dest->wait_max_seed,
 		  src->wait_max_usecs, src->wait_max_seed);
+	tally_max(&dest->queued_max, &dest->queued_max_seed,
+		  src->queued_max, src->queued_max_seed);
 	dest->peers_max = I_MAX(dest->peers_max, src->peers_max);
-	dest->queued_max = I_MAX(dest->queued_max, src->queued_max);
 }
 
 static void
@@ -140,12 +141,13 @@ void sim_tally_print(const struct sim_tally *tally)
 	print_list("logged", log_names, tally->logs, SIM_LOG_KINDS);
 	printf("all agreed after %.2f s (mean), %.2f s (max, seed %llu); "
 	       "longest wait %.2f s (seed %llu); at most %llu connections of "
-	       "one director, %llu bytes queued\n",
+	       "one director, %llu bytes queued (seed %llu)\n",
 	       good == 0 ? 0 : tally->settled_usecs / 1e6 / good,
 	       tally->settled_max_usecs / 1e6,
 	       (unsigned long long)tally->settled_max_seed,
 	       tally->wait_max_usecs / 1e6,
 	       (unsigned long long)tally->wait_max_seed,
 	       (unsigned long long)tally->peers_max,
-	       (unsigned long long)tally->queued_max);
+	       (unsigned long long)tally->queued_max,
+	       (unsigned long long)tally->queued_max_seed);
 }

@@ -48,7 +48,7 @@ struct sim_tally {
 	/* Until all agreed */
 	uint64_t settled_usecs, settled_max_usecs, settled_max_seed;
 	uint64_t wait_max_usecs, wait_max_seed;
-	uint64_t peers_max, queued_max;
+	uint64_t peers_max, queued_max, queued_max_seed;
 };
 
 void sim_tally_add(struct sim_tally *dest, const struct sim_tally *src);

@@ -197,9 +197,9 @@ struct sim_node {
 	/* When it'll be called, monotonic msecs; UINT64_MAX = never */
 	uint64_t timer_msecs;
 	unsigned int timer_generation;
-	/* Calls in this virtual second */
-	uint64_t calls_second;
-	unsigned int calls;
+	/* Calls in this virtual second, connects in these ten */
+	uint64_t calls_second, connects_period;
+	unsigned int calls, connects;
 	/* Set by the core: look at admin commands that wait. */
 	bool ring_synced;
 
@@ -312,6 +312,8 @@ struct sim {
 	bool resting;
 	/* When something was last done to the ring */
 	uint64_t trouble_time;
+	/* When directors last came or went, or were cut off */
+	uint64_t isolating_time;
 	/* Lines of the ring, and those that aren't PING or PONG */
 	uint64_t lines, busy_lines;
 	/* Of all that happened */
