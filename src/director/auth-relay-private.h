@@ -23,6 +23,8 @@ struct relay_request {
 	uint32_t id;
 	in_port_t lport;
 	struct ip_addr lip;
+	/* The answer's lease; seq is 0 if there is none */
+	struct session_token token;
 };
 
 struct auth_relay {

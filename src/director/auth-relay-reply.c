@@ -54,7 +54,7 @@ static void requests_grow(struct auth_relay *relay)
 static void
 relay_request_add(struct auth_relay *relay, const char *line, size_t size)
 {
-	struct relay_request request;
+	struct relay_request request = { .id = 0 };
 
 	if (auth_line_parse_request(line, size, &request.id, &request.lip,
 				    &request.lport) < 0)
@@ -66,18 +66,18 @@ relay_request_add(struct auth_relay *relay, const char *line, size_t size)
 	relay->requests[request.id & (relay->requests_size - 1)] = request;
 }
 
-static const struct relay_request *
-relay_request_find(struct auth_relay *relay, const struct auth_line *line)
+/* NULL if it isn't known (any more). */
+static struct relay_request *
+relay_request_find(struct auth_relay *relay, const char *id_str, size_t id_len)
 {
-	static const struct relay_request unknown = { .id = 0 };
-	const struct relay_request *request;
+	struct relay_request *request;
 	uint32_t id;
 
 	if (relay->requests_size == 0 ||
-	    auth_line_parse_id(line->id, line->id_len, &id) < 0)
-		return &unknown;
+	    auth_line_parse_id(id_str, id_len, &id) < 0)
+		return NULL;
 	request = &relay->requests[id & (relay->requests_size - 1)];
-	return request->id == id ? request : &unknown;
+	return request->id == id ? request : NULL;
 }
 
 /* -- Requests -- */
@@ -112,9 +112,22 @@ static void relay_lookup_unlink(struct relay_lookup *rl)
 	relay->lookups_bytes -= rl->size;
 }
 
+/* Nobody will act on the answer. */
+static void relay_drop_lease(const struct session_token *token)
+{
+	struct director *director = director_daemon.core;
+	struct director_time now = director_daemon_now();
+	struct session_lease *lease;
+
+	lease = session_lease_lookup(director_leases(director), token);
+	if (lease != NULL && lease->state == SESSION_LEASE_ISSUED)
+		director_session_end(director, &lease, &now);
+}
+
 static void
 relay_cancel(struct auth_relay *relay, const char *id, size_t id_len)
 {
+	struct relay_request *request;
 	struct relay_lookup *rl;
 
 	rl = relay->lookups_count == 0 ? NULL :
@@ -126,6 +139,10 @@ relay_cancel(struct auth_relay *relay, const char *id, size_t id_len)
 		/* auth won't answer it */
 		if (relay->requests_pending > 0)
 			relay->requests_pending--;
+		/* or has, and the answer is on its way */
+		request = relay_request_find(relay, id, id_len);
+		if (request != NULL && request->token.seq != 0)
+			relay_drop_lease(&request->token);
 		return;
 	}
 	director_lookup_abort(director_daemon.core, &rl->lookup);
@@ -216,19 +233,24 @@ static void
 relay_answer(struct auth_relay *relay, const struct director_lookup *lookup,
 	     const struct auth_line *parsed, const char *line, size_t size)
 {
+	static const struct ip_addr no_ip;
 	string_t *str = t_str_new(size + 256);
-	const struct relay_request *request;
+	struct relay_request *request =
+		relay_request_find(relay, parsed->id, parsed->id_len);
 
-	if (parsed->proxy_maybe) {
-		request = relay_request_find(relay, parsed);
-		if (auth_line_is_self(parsed, &lookup->backend->ip,
-				      &request->lip, request->lport)) {
-			auth_line_append_local(str, line, size);
-			str_append_c(str, '\n');
-			o_stream_nsend(relay->client.output, str_data(str),
-				       str_len(str));
-			return;
-		}
+	if (request != NULL && lookup->leased)
+		request->token = lookup->token;
+	if (parsed->proxy_maybe &&
+	    auth_line_is_self(parsed, &lookup->backend->ip,
+			      request == NULL ? &no_ip : &request->lip,
+			      request == NULL ? 0 : request->lport)) {
+		if (lookup->leased)
+			relay_drop_lease(&lookup->token);
+		auth_line_append_local(str, line, size);
+		str_append_c(str, '\n');
+		o_stream_nsend(relay->client.output, str_data(str),
+			       str_len(str));
+		return;
 	}
 	str_append_data(str, line, size);
 	if (!parsed->proxy)

@@ -211,6 +211,23 @@ def test_cancelled_requests(director):
     health.check()
 
 
+def test_cancelled_too_late(director):
+    """The answer is there already: nothing is left of it, and its process
+    isn't one that doesn't tell of its sessions."""
+    health = Health(director)
+    with FakeAuth(director) as auth:
+        auth.answer = b"OK\t%(id)s\tuser=%(user)s\tproxy\n"
+        peer = login(director)
+        peer.send(b"CPID\t123456\n")
+        # more than it may have without being told
+        for i in range(1, 1100):
+            peer.send(b"AUTH\t%d\tjane\n" % i)
+            assert b"\tdirector_id=" in peer.line()
+            peer.send(b"CANCEL\t%d\n" % i)
+        peer.close()
+    health.check()
+
+
 def test_login_process_does_not_read(director):
     """And auth doesn't either: what is held is limited, and given back"""
     health = Health(director)
