@@ -17,6 +17,10 @@ struct ring_members;
 #define RING_RETRY_REFUSED_MIN_MSECS 2000
 #define RING_RETRY_REFUSED_MAX_MSECS 60000
 
+/* Whatever happened, it isn't connected to again before, unless another director
+   tells us to. */
+#define RING_REDIAL_MSECS 2000
+
 /* The same SYNC is passed on at most so many times. */
 #define RING_SYNC_MAX_REPEATS 4
 /* A SYNC with a lower sequence number is believed if its originator's clock
@@ -75,8 +79,9 @@ struct ring_member {
 	/* Don't connect before; 0 = any time */
 	uint64_t retry_msecs;
 	unsigned int refused_backoff_msecs;
-	/* When it was logged that we connect to it; 0 = never */
-	uint64_t connect_logged_msecs;
+	/* When we connected to it last, when we were told to, when that was
+	   logged; 0 = never */
+	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
 };
 
 struct ring_members *ring_members_init(void);

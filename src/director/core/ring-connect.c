@@ -84,6 +84,13 @@ static void run_alone(struct ring *ring, const struct director_time *now)
 	ring_set_synced(ring, now);
 }
 
+static uint64_t member_retry_msecs(const struct ring_member *member)
+{
+	return member->connected_msecs == 0 ? member->retry_msecs :
+		I_MAX(member->retry_msecs,
+		      member->connected_msecs + RING_REDIAL_MSECS);
+}
+
 /* Walks the members to our right, nearest first, up to the one that we have,
    and sees to it that somebody is being connected to. Returns FALSE if all are
    out of reach at the moment. *deadline: when to look again. */
@@ -95,6 +102,7 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 	struct ring_peer *peer;
 	unsigned int i, count, self_idx;
 	bool trying = FALSE;
+	uint64_t retry;
 
 	list = ring_members_sorted(ring->members, &count);
 	self_idx = 0;
@@ -108,9 +116,9 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 			continue;
 		peer = ring_peer_find_out(ring, member);
 		if (peer == NULL) {
-			if (member->retry_msecs > now->msecs) {
-				ring_deadline_min(deadline,
-						  member->retry_msecs);
+			retry = member_retry_msecs(member);
+			if (retry > now->msecs) {
+				ring_deadline_min(deadline, retry);
 				continue;
 			}
 			if (!start) {
@@ -144,9 +152,18 @@ void ring_connect_run(struct ring *ring, const struct director_time *now)
 	if (ring->left == NULL)
 		choose_left(ring);
 	if (ring->set.self.port != 0 &&
-	    connect_candidates(ring, now, TRUE, &deadline))
+	    connect_candidates(ring, now, TRUE, &deadline)) {
+		ring->half_msecs = 0;
 		return;
+	}
+	if (ring->right != NULL || ring->left == NULL)
+		ring->half_msecs = 0;
+	else if (ring->half_msecs == 0)
+		ring->half_msecs = now->msecs;
 	if (ring->right != NULL || (ring->synced && ring->left == NULL))
+		return;
+	if (ring->half_msecs != 0 &&
+	    now->msecs - ring->half_msecs < RING_HALF_MSECS)
 		return;
 	/* At first others may be starting as well. */
 	if (!ring->handshaked && have_others(ring) &&
@@ -163,6 +180,10 @@ void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 	if (!ring->handshaked) {
 		ring_deadline_min(deadline, ring->started_msecs +
 				  RING_ALONE_WAIT_MSECS);
+	}
+	if (ring->half_msecs != 0) {
+		ring_deadline_min(deadline, ring->half_msecs +
+				  RING_HALF_MSECS);
 	}
 }
 
@@ -398,6 +419,19 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	ring_wake(ring);
 }
 
+/* We were told to connect to it a moment ago, or it doesn't answer. */
+static bool
+is_out_of_reach(struct ring *ring, const struct ring_member *member,
+		const struct director_time *now)
+{
+	const struct ring_peer *peer = ring_peer_find_out(ring, member);
+
+	return (member->connect_told_msecs != 0 && now->msecs -
+		member->connect_told_msecs < RING_REDIAL_MSECS) ||
+		(peer != NULL && peer->state == RING_PEER_CONNECTING &&
+		 now->msecs - peer->created_msecs >= RING_CONNECT_RACE_MSECS);
+}
+
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 struct ring_message *msg,
 			 const struct director_time *now)
@@ -408,9 +442,9 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 	if (member == NULL)
 		member = ring_member_new(ring, &msg->director,
 					 peer->member->name);
-	if (member->self || member->removed ||
-	    (ring->right != NULL && ring_right_distance(ring, member) >=
-				    ring_right_distance(ring, ring->right->member))) {
+	if (member->self || member->removed || (ring->right != NULL &&
+	    ring_right_distance(ring, member) >=
+	    ring_right_distance(ring, ring->right->member))) {
 		RING_LOG(ring, LOG_TYPE_INFO,
 			 "%s: CONNECT to %s requested, but %s",
 			 ring_peer_name(ring->director, peer), member->name,
@@ -422,10 +456,21 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 		ring_wake(ring);
 		return;
 	}
-	ring_member_works(member);
-	if (ring->right != NULL) {
-		ring_peer_end(ring, ring->right, "CONNECT requested");
+	if (is_out_of_reach(ring, member, now)) {
+		/* We have just tried it. Were we to do so again at once, we'd
+		   be sent to and fro without end. */
+		RING_LOG(ring, LOG_TYPE_WARNING, "%s: CONNECT to %s requested, "
+			 "which we can't reach",
+			 ring_peer_name(ring->director, peer), member->name);
+		peer->member->retry_msecs = now->msecs +
+			RING_RETRY_NETWORK_MSECS;
+		ring_peer_end(ring, peer, "Can't reach it");
+		return;
 	}
+	member->connect_told_msecs = now->msecs;
+	ring_member_works(member);
+	if (ring->right != NULL)
+		ring_peer_end(ring, ring->right, "CONNECT requested");
 	ring_peer_end(ring, peer, "CONNECT requested");
 	(void)ring_peer_connect(ring, member, t_strdup_printf(
 		"CONNECT requested by %s", peer->member->name), now);

@@ -220,6 +220,8 @@ host_differs(const struct backend *backend, const struct ring_message *msg)
 
 enum host_action {
 	HOST_IGNORE,
+	/* It is as we have it, but newer. */
+	HOST_SAME,
 	HOST_TAKE,
 	/* Take what the message says now, and tell everybody */
 	HOST_MERGED,
@@ -232,10 +234,12 @@ host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 	    struct ring_message *msg)
 {
 	if (!host_differs(backend, msg)) {
-		backend->changed = I_MAX(backend->changed, msg->changed);
 		if (msg->timestamp > backend->last_updown_change)
 			backend->last_updown_change = msg->timestamp;
-		return HOST_IGNORE;
+		if (msg->changed <= backend->changed)
+			return HOST_IGNORE;
+		backend->changed = msg->changed;
+		return HOST_SAME;
 	}
 	if (!msg->has_state)
 		msg->down = backend->down;
@@ -250,12 +254,28 @@ host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 }
 
 static void
+host_forward(struct ring *ring, struct ring_peer *peer,
+		  const struct ring_message *msg, struct backend *backend,
+		  const struct director_time *now)
+{
+	struct ring_message forward;
+
+	ring_host_message(ring, backend, now, &forward);
+	if (msg->seq != 0) {
+		forward.origin = msg->origin;
+		forward.seq = msg->seq;
+	} else {
+		/* out of a handshake */
+		ring_originate(ring, &forward);
+	}
+	ring_broadcast(ring, peer->member, &forward);
+}
+
+static void
 host_taken(struct ring *ring, struct ring_peer *peer,
 	   const struct ring_message *msg, struct backend *backend, bool merged,
 	   const struct director_time *now)
 {
-	struct ring_message forward;
-
 	if (merged || msg->changed == 0)
 		backend->changed = ring_change_after(now, backend->changed);
 	else
@@ -266,13 +286,12 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 		backend->changed = I_MAX(msg->changed, 1);
 		return;
 	}
-	ring_host_message(ring, backend, now, &forward);
-	forward.origin = msg->origin;
-	forward.seq = msg->seq;
-	/* what came of two is our word, for the sender too */
-	if (merged || msg->type == RING_HAND_HOST)
-		ring_originate(ring, &forward);
-	ring_broadcast(ring, merged ? NULL : peer->member, &forward);
+	if (merged) {
+		/* what came of two is our word, for the sender too */
+		host_tell(ring, backend, now);
+	} else {
+		host_forward(ring, peer, msg, backend, now);
+	}
 	host_travels(ring, backend, now);
 }
 
@@ -298,6 +317,11 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 	}
 	switch (action) {
 	case HOST_IGNORE:
+		break;
+	case HOST_SAME:
+		if (msg->type == RING_HAND_HOST && !peer->merging)
+			break;
+		host_forward(ring, peer, msg, backend, now);
 		break;
 	case HOST_TEACH:
 		host_tell(ring, backend, now);

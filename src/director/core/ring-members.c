@@ -136,18 +136,19 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		ring_member_set_clock(member, msg->even_clock, now->wall,
 				      now->msecs);
 	}
-	if (peer->done_received) {
+	if (news && peer->done_received) {
 		/* it is alive: try it now */
 		if (member->last_protocol_failure == 0)
 			member->retry_msecs = 0;
 		ring_wake(ring);
 	}
-	if (peer->minor >= RING_MINOR_OURS && !news)
-		return;
-	if (peer->minor < RING_MINOR_OURS && ring->right != NULL &&
-	    ring_right_distance(ring, member) <
-	    ring_right_distance(ring, ring->right->member)) {
-		/* We ought to be connected to it: then it is probably dead. */
+	if (msg->instance != 0 && peer->minor >= RING_MINOR_OURS) {
+		if (!news)
+			return;
+	} else if (ring->right != NULL && ring_right_distance(ring, member) <
+		   ring_right_distance(ring, ring->right->member)) {
+		/* Nobody knows whether it is news: it ends at the one who ought
+		   to be connected to it but isn't. */
 		return;
 	}
 	ring->members_changed = TRUE;

@@ -269,6 +269,7 @@ ring_connect_peer(struct ring *ring, struct ring_member *member,
 {
 	struct ring_peer *peer = peer_add(ring, now);
 
+	member->connected_msecs = now->msecs;
 	peer->member = member;
 	peer->source_ip = member->address.ip;
 	peer->state = RING_PEER_CONNECTING;

@@ -27,6 +27,9 @@
 #define RING_CONNECT_RACE_MSECS 500
 /* How long others are tried after the start before we run alone */
 #define RING_ALONE_WAIT_MSECS DIRECTOR_START_GRACE_MSECS
+/* Somebody is connected to us, but we can't connect to anybody: after so long we
+   believe that his connection is dead. */
+#define RING_HALF_MSECS 5000
 /* Links of which both ends are ours: PING after so much silence, gone after so
    much. Silence is counted in steps, so that time in which we didn't run
    ourselves counts as one step only. */
@@ -77,6 +80,9 @@ struct ring {
 	struct log_throttle refused_throttle, failed_throttle;
 
 	uint64_t started_msecs;
+	/* Since when we have a left but no right, nor a candidate; 0 = it isn't
+	   so */
+	uint64_t half_msecs;
 	/* What has to be done next by time; 0 = now */
 	uint64_t deadline_msecs;
 
