@@ -186,17 +186,22 @@ bool ring_member_is_later(const struct ring_member *member, uint64_t instance)
 	return instance > member->instance;
 }
 
+void ring_member_reset(struct ring_member *member)
+{
+	member->last_seq = 0;
+	i_zero(&member->sync);
+	member->sync_count = 0;
+	member->sync_is_delayed = FALSE;
+	member->wrong_hosts_hash = 0;
+}
+
 bool ring_member_restarted(struct ring_member *member, uint64_t instance)
 {
 	if (instance != 0 && member->instance == instance)
 		return FALSE;
 	member->instance = instance;
 	member->clock_known = FALSE;
-	member->last_seq = 0;
-	i_zero(&member->sync);
-	member->sync_count = 0;
-	member->sync_is_delayed = FALSE;
-	member->wrong_hosts_hash = 0;
+	ring_member_reset(member);
 	return TRUE;
 }
 

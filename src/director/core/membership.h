@@ -79,6 +79,8 @@ struct ring_member {
 	/* Don't connect before; 0 = any time */
 	uint64_t retry_msecs;
 	unsigned int refused_backoff_msecs;
+	/* When its DIRECTOR was passed on last; 0 = never */
+	uint64_t passed_on_msecs;
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
@@ -123,6 +125,8 @@ bool ring_member_accept_seq(struct ring_member *member, uint32_t seq);
 /* Somebody tells that this is a process start of it: is it a later one than
    what we know? */
 bool ring_member_is_later(const struct ring_member *member, uint64_t instance);
+/* Whatever was seen of it may come again. */
+void ring_member_reset(struct ring_member *member);
 /* It has started (again): what was seen is of no use any more. instance: as it
    told, 0 if it didn't. Returns FALSE if it is the process that we know. */
 bool ring_member_restarted(struct ring_member *member, uint64_t instance);

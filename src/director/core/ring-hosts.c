@@ -229,6 +229,31 @@ enum host_action {
 	HOST_TEACH,
 };
 
+/* It is known which of the two changes is the newer one. Up and down have a time
+   of their own: they can have been changed on two directors at once. */
+static enum host_action
+host_decide_newer(const struct backend *backend, struct ring_message *msg)
+{
+	bool state_differs = backend->down != msg->down &&
+		backend->last_updown_change != msg->timestamp;
+	bool our_state = state_differs &&
+		backend->last_updown_change > msg->timestamp;
+
+	if (msg->changed > backend->changed) {
+		if (!our_state)
+			return HOST_TAKE;
+		msg->down = backend->down;
+		msg->timestamp = backend->last_updown_change;
+		return HOST_MERGED;
+	}
+	if (!state_differs || our_state)
+		return HOST_TEACH;
+	msg->vhosts = backend->vhosts;
+	msg->tag = backend->tag;
+	msg->changed = backend->changed;
+	return HOST_MERGED;
+}
+
 static enum host_action
 host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 	    struct ring_message *msg)
@@ -243,10 +268,8 @@ host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 	}
 	if (!msg->has_state)
 		msg->down = backend->down;
-	if (msg->changed > backend->changed)
-		return HOST_TAKE;
-	if (msg->changed != 0 && msg->changed < backend->changed)
-		return HOST_TEACH;
+	if (msg->changed != 0 && msg->changed != backend->changed)
+		return host_decide_newer(backend, msg);
 	if (msg->changed == 0 && !backend->desynced &&
 	    !(msg->type == RING_HAND_HOST && peer->merging))
 		return HOST_TAKE;
@@ -277,7 +300,8 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 	   const struct director_time *now)
 {
 	if (merged || msg->changed == 0)
-		backend->changed = ring_change_after(now, backend->changed);
+		backend->changed = ring_change_after(now,
+			I_MAX(backend->changed, msg->changed));
 	else
 		backend->changed = msg->changed;
 	removed_forget(ring, &backend->ip);
@@ -355,7 +379,10 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 		    (removed != NULL && removed->changed >= msg->changed))
 			return;
 	} else if (msg->changed != 0 && msg->changed < backend->changed) {
-		/* it was added again */
+		/* It was added again, but who removed it has forgotten its
+		   users. */
+		director_host_forget_users(director, backend,
+					   ring_peer_name(director, peer));
 		host_tell(ring, backend, now);
 		return;
 	}

@@ -123,9 +123,10 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			(void)ring_member_restarted(member, msg->instance);
 			news = TRUE;
 		} else if (peer->minor < RING_MINOR_OURS &&
-			   peer->done_received && member->instance == 0) {
-			/* one of 2.3 may have started again */
-			(void)ring_member_restarted(member, 0);
+			   peer->done_received) {
+			/* It may have started again: those of 2.3 don't pass
+			   on which start it is. */
+			ring_member_reset(member);
 		} else if (msg->instance != 0 &&
 			   msg->instance != member->instance) {
 			/* its clock was set back: it has to learn it */
@@ -142,15 +143,17 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			member->retry_msecs = 0;
 		ring_wake(ring);
 	}
-	if (msg->instance != 0 && peer->minor >= RING_MINOR_OURS) {
-		if (!news)
-			return;
-	} else if (ring->right != NULL && ring_right_distance(ring, member) <
+	if (!news && ((msg->instance != 0 && peer->minor >= RING_MINOR_OURS) ||
+		      (member->passed_on_msecs != 0 && now->msecs -
+		       member->passed_on_msecs < RING_PASS_ON_MSECS)))
+		return;
+	if (!news && ring->right != NULL && ring_right_distance(ring, member) <
 		   ring_right_distance(ring, ring->right->member)) {
 		/* Nobody knows whether it is news: it ends at the one who ought
 		   to be connected to it but isn't. */
 		return;
 	}
+	member->passed_on_msecs = now->msecs;
 	ring->members_changed = TRUE;
 	ring_tell_member(ring, member, peer->member, now);
 }

@@ -20,6 +20,9 @@
    apart brings it back. */
 #define RING_REMOVED_PURGE_MSECS (24*60*60*1000)
 #define RING_REMOVED_MAX 1000
+/* The same DIRECTOR is passed on once in so long: what nobody knows to be news
+   could circle in a ring that isn't complete. */
+#define RING_PASS_ON_MSECS 1000
 /* That a member which is down is tried again is logged once in so long. */
 #define RING_CONNECT_LOG_MSECS 60000
 /* A candidate for our right gets so much time before the next one is tried as
