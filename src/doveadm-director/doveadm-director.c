@@ -111,6 +111,34 @@ DOVEADM_CMD_PARAMS_START
 PARAM_SOCKET
 DOVEADM_CMD_PARAMS_END
 },
+{
+	.name = "director ring add",
+	.cmd = cmd_director_ring_add,
+	.usage = USAGE_SOCKET" <ip> [<port>]",
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+PARAM_ARG("ip")
+PARAM_ARG("port")
+DOVEADM_CMD_PARAMS_END
+},
+{
+	.name = "director ring remove",
+	.cmd = cmd_director_ring_remove,
+	.usage = USAGE_SOCKET" <ip> [<port>]",
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+PARAM_ARG("ip")
+PARAM_ARG("port")
+DOVEADM_CMD_PARAMS_END
+},
+{
+	.name = "director ring status",
+	.cmd = cmd_director_ring_status,
+	.usage = USAGE_SOCKET,
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+DOVEADM_CMD_PARAMS_END
+},
 };
 
 void doveadm_director_plugin_init(struct module *module ATTR_UNUSED)

@@ -96,6 +96,17 @@ protocol doveadm {{
 }}
 """
 
+RING_PORT = 9090
+RING_CONFIG = """
+director_servers = {directors}
+service director {{
+  inet_listener director {{
+    listen = {ip}
+    port = {port}
+  }}
+}}
+"""
+
 LOG_FAILURE = re.compile(
     r"(?:^|[ :])(?:Panic|Fatal|Error|Warning): |assert|core dumped|"
     r"ERROR: AddressSanitizer|runtime error:")
@@ -129,6 +140,16 @@ USUAL = (r"master: Warning: (?:Killed with signal 15 |"
          r"SIGHUP received - reloading configuration)|"
          # a machine that is busy, or was asleep
          r"Warning: Time moved ")
+# What the directors of a ring say when one comes or goes
+RING_USUAL = (
+    r"Delaying (?:all|new user) requests|continuing delayed requests|"
+    r"Couldn't connect to right side, we must be the only|"
+    r"Replacing (?:left|right) director connection|"
+    r"Aborting incorrect outgoing connection|"
+    r"tried to connect to us, should use|"
+    r"Director \S+ disconnected: (?:Connection closed|Connect timed out)|"
+    r"disconnected us with reason: Shutting down|"
+    r"Right side connection is unexpectedly lost, reconnecting")
 # The package is installed for all nodes here, also for those without backends
 NO_DIRECTOR = "director: Warning: There are no backends: "
 # 2.4.1 says "Login:", 2.4.5 "Logged in:"
@@ -459,9 +480,14 @@ class Director(Proxy):
     usual = [USUAL]
 
     def __init__(self, folder, mail_servers, name="director", config="",
-                 before=(), **kwargs):
-        """before: what starts the director, as words of a command"""
+                 before=(), directors="", **kwargs):
+        """before: what starts the director, as words of a command
+        directors: of its ring, itself at the first address of listen"""
         self.valgrind_dir = os.path.join(str(folder), name, "valgrind")
+        if directors:
+            config += RING_CONFIG.format(directors=directors, port=RING_PORT,
+                                         ip=kwargs["listen"].split()[0])
+            self.usual = self.usual + [RING_USUAL]
         config += self.service("director", before=before)
         if VALGRIND:
             config += VALGRIND_CONFIG

@@ -365,6 +365,9 @@ USAGES = {
     "remove": " <host>",
     "flush": " [-F] [--max-parallel <n>] <host>|all",
     "dump": "",
+    "ring add": " <ip> [<port>]",
+    "ring remove": " <ip> [<port>]",
+    "ring status": "",
 }
 
 
@@ -377,18 +380,23 @@ def usage(command):
     "status -u 1 2 3", "map -u", "map -h", "map -h -u 1", "add", "add 5",
     "add 5@tag", "add @tag", "add 10.0.0.1 x", "add 10.0.0.1 -- -1", "update",
     "update 10.0.0.1", "update 10.0.0.1 x", "update 5 5", "up", "down",
-    "remove", "flush", "flush -F"])
+    "remove", "flush", "flush -F", "ring add", "ring remove", "ring add x",
+    "ring add 9090", "ring add 10.0.0.1 x", "ring add 10.0.0.1 0",
+    "ring add 10.0.0.1 65536", "ring add 10.0.0.1:9090",
+    "ring remove localhost", "ring remove 10.0.0.1 -- -1"])
 def test_usage_error(doveadm, command):
     """Needs no director"""
     done = doveadm(*command.split())
     assert done.returncode == 64
-    assert done.stderr.endswith(usage(command.split()[0]))
+    words = command.split()[:2 if command.startswith("ring ") else 1]
+    assert done.stderr.endswith(usage(" ".join(words)))
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize("command", [
     "status -x", "status 1 2 3", "up 1 2", "add -t", "dump 1", "flush -Q all",
-    "flush --max-parallel x all", "nonsense"])
+    "flush --max-parallel x all", "nonsense", "ring", "ring nonsense",
+    "ring add 10.0.0.1 1 2", "ring status 10.0.0.1"])
 def test_usage_error_found_by_doveadm(doveadm, command):
     done = doveadm(*command.split())
     assert (done.returncode, done.stdout) == (64, "")
@@ -398,8 +406,10 @@ def test_help(doveadm):
     done = doveadm()
     assert done.returncode == 64
     lines = [line.split(None, 1) for line in done.stderr.splitlines()[1:]]
+    # doveadm's way to list what has two words
+    lines.remove(["ring", "add|remove|status"])
     assert {"doveadm director %s %s\n" % tuple(line) for line in lines} == {
-        usage(command) for command in USAGES}
+        usage(command) for command in USAGES if " " not in command}
     for command in USAGES:
-        done = doveadm(command, "--help")
+        done = doveadm(*command.split(), "--help")
         assert (done.returncode, done.stdout) == (0, usage(command))

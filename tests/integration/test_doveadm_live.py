@@ -204,7 +204,10 @@ def test_http_names(nodes):
         "directorDown": ["socketPath", "host"],
         "directorRemove": ["socketPath", "host"],
         "directorFlush": ["socketPath", "forceFlush", "maxParallel", "host"],
-        "directorDump": ["socketPath"]}
+        "directorDump": ["socketPath"],
+        "directorRingAdd": ["socketPath", "ip", "port"],
+        "directorRingRemove": ["socketPath", "ip", "port"],
+        "directorRingStatus": ["socketPath"]}
 
 
 def test_http(nodes):
