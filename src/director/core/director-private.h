@@ -47,6 +47,11 @@ struct director {
 	uint32_t walk_pos;
 	bool walking;
 
+	/* The ring's users have replaced ours: those who have sessions here are
+	   put among them. */
+	bool adopting;
+	unsigned int adopt_pos;
+
 	/* Logged already that login processes without plugin are there */
 	uint64_t plugin_missing_logged_msecs;
 	/* When lookups that wait for weak users are tried again; 0 = none
@@ -122,6 +127,16 @@ void director_user_agreed(struct director *director, const char *tag,
 			  uint32_t hash, const struct director_time *now);
 void director_ring_synced(struct director *director,
 			  const struct director_time *now);
+/* Where he has a session here; NULL if he has none, or on a backend that isn't
+   known. */
+struct backend *
+director_session_backend(struct director *director, const char *tag,
+			 uint32_t hash);
+/* Another ring's users have taken the place of ours. */
+void director_users_replaced(struct director *director);
+/* Returns TRUE if there is more to do. */
+bool director_run_adopt(struct director *director,
+			const struct director_time *now);
 /* A user whom we have here is used now. */
 void director_user_used(struct director *director, user_idx_t idx,
 			const struct director_time *now);

@@ -8,6 +8,9 @@
 /* At most one line a minute about logins without plugin */
 #define PLUGIN_MISSING_LOG_MSECS (60*1000)
 
+/* Places of the table of sessions looked at in a slice */
+#define ADOPT_STEPS 4096
+
 static void session_changed(user_idx_t idx, void *context)
 {
 	struct director *director = context;
@@ -75,6 +78,83 @@ director_session_adopt(struct director *director,
 					net_ip2addr(&current->ip)),
 			now->msecs);
 	}
+}
+
+static struct backend *
+user_session_backend(struct director *director, const struct session_user *user,
+		     const char *tag)
+{
+	const struct session_lease *lease;
+	struct backend *backend;
+
+	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
+		if (lease->state == SESSION_LEASE_ISSUED)
+			continue;
+		backend = backend_lookup(director->backends,
+					 &lease->backend->ip);
+		if (backend != NULL &&
+		    (tag == NULL || strcmp(backend->tag, tag) == 0))
+			return backend;
+	}
+	return NULL;
+}
+
+struct backend *
+director_session_backend(struct director *director, const char *tag,
+			 uint32_t hash)
+{
+	const struct session_user *user;
+	struct backend *backend = NULL;
+
+	user = session_leases_user(director->leases, tag, hash);
+	if (user != NULL)
+		backend = user_session_backend(director, user, tag);
+	if (backend == NULL) {
+		/* one that came before its backend was known */
+		user = session_leases_user(director->leases, NULL, hash);
+		if (user != NULL)
+			backend = user_session_backend(director, user, tag);
+	}
+	return backend;
+}
+
+void director_users_replaced(struct director *director)
+{
+	director->adopting = TRUE;
+	director->adopt_pos = 0;
+}
+
+static void adopt_user(const struct session_user *user, void *context)
+{
+	struct director *director = context;
+	const struct director_time *now = &director->session_now;
+	struct backend *backend;
+	user_idx_t idx;
+
+	backend = user_session_backend(director, user, user->tag);
+	if (backend == NULL ||
+	    user_table_lookup(director->users, backend->tag, user->hash,
+			      now->wall) != USER_IDX_NONE)
+		return;
+	idx = director_user_add(director, backend->tag, user->hash,
+				backend->slot, now->wall, now);
+	if (idx != USER_IDX_NONE) {
+		(void)director_record_user(director, idx);
+		ring_user_told(director->ring, idx, now);
+	}
+}
+
+bool director_run_adopt(struct director *director,
+			const struct director_time *now)
+{
+	if (!director->adopting)
+		return FALSE;
+	director->session_now = *now;
+	director->adopting = session_leases_walk(director->leases,
+						 &director->adopt_pos,
+						 ADOPT_STEPS, adopt_user,
+						 director);
+	return director->adopting;
 }
 
 struct session_lease *

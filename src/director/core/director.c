@@ -355,7 +355,11 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 	} else {
 		if (!ring_is_synced(director->ring))
 			return "ring not synced";
-		backend = director_new_user_backend(director, lookup, &reason);
+		backend = director_session_backend(director, tag, lookup->hash);
+		if (backend == NULL) {
+			backend = director_new_user_backend(director, lookup,
+							    &reason);
+		}
 		if (backend == NULL)
 			return reason;
 		idx = director_user_add(director, tag, lookup->hash,
@@ -549,6 +553,8 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_run_sessions(director, now, RUN_MAX_STEPS))
 		more = TRUE;
+	if (director_run_adopt(director, now))
+		more = TRUE;
 	director->session_now = *now;
 	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
 		more = TRUE;
@@ -576,6 +582,7 @@ uint64_t director_next_deadline(struct director *director,
 	time_t expire;
 
 	if (director->retry != NULL || director->walking ||
+	    director->adopting ||
 	    backends_have_dead_slots(director->backends))
 		return now->msecs;
 	if (director->waiting_head != NULL) {

@@ -411,6 +411,8 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 		 peer->users_sent);
 	peer->done_received = TRUE;
 	peer->state = RING_PEER_DONE;
+	if (peer->joining)
+		director_users_replaced(ring->director);
 	ring_member_works(peer->member);
 	if (peer->incoming)
 		done_incoming(ring, peer, now);

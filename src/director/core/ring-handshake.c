@@ -186,6 +186,7 @@ void ring_handle_host_hand_start(struct ring *ring, struct ring_peer *peer,
 	peer->in_host_list = TRUE;
 	if (msg->flag && !ring->handshaked) {
 		/* We are the ones who join. */
+		peer->joining = TRUE;
 		forget_all_hosts(ring);
 	} else if (!msg->flag && ring->handshaked) {
 		/* It joins us: what it remembers is older than what we know. */

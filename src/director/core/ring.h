@@ -65,6 +65,8 @@ struct ring_peer {
 	/* Between HOST-HAND-START and -END; its hosts aren't taken */
 	bool in_host_list:1, ignore_hosts:1, ignore_users:1;
 	bool options_received:1;
+	/* We join its ring: its users are ours. */
+	bool joining:1;
 	/* Both rings were handshaked before: what is new to us is told on. */
 	bool merging:1;
 	/* Our left, but is it alive? */

@@ -281,3 +281,18 @@ int session_token_parse(const char *str, struct session_token *token_r)
 	token_r->seq = seq;
 	return 0;
 }
+
+bool session_leases_walk(struct session_leases *leases, unsigned int *pos,
+			 unsigned int max,
+			 void (*fn)(const struct session_user *user,
+				    void *context), void *context)
+{
+	const struct session_node *node;
+
+	for (; *pos < SESSION_TABLE_SIZE && max > 0; (*pos)++, max--) {
+		node = leases->tables[SESSION_TABLE_USERS][*pos];
+		for (; node != NULL; node = node->next)
+			fn((const struct session_user *)node, context);
+	}
+	return *pos < SESSION_TABLE_SIZE;
+}

@@ -208,6 +208,13 @@ session_leases_user(struct session_leases *leases, const char *tag,
 /* Is a lease in STARTED or UP there, of this tag or of an unknown one? */
 bool session_leases_has(struct session_leases *leases, const char *tag,
 			uint32_t hash);
+/* Calls fn for users with leases, in slices: *pos starts at 0, at most max
+   places a call. fn must not change the leases. Returns TRUE if there is
+   more. */
+bool session_leases_walk(struct session_leases *leases, unsigned int *pos,
+			 unsigned int max,
+			 void (*fn)(const struct session_user *user,
+				    void *context), void *context);
 /* Sessions (STARTED or UP) to the backend */
 unsigned int session_leases_count(struct session_leases *leases,
 				  const struct ip_addr *ip);
