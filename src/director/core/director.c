@@ -355,7 +355,10 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 	} else {
 		if (!ring_is_synced(director->ring))
 			return "ring not synced";
-		backend = director_session_backend(director, tag, lookup->hash);
+		/* (Whom an administrator has forgotten goes elsewhere, session
+		   or not.) */
+		backend = !director->adopting ? NULL :
+			director_session_backend(director, tag, lookup->hash);
 		if (backend == NULL) {
 			backend = director_new_user_backend(director, lookup,
 							    &reason);
