@@ -220,7 +220,8 @@ def test_ring_of_two(nodes):
     wait_for(lambda: rows_with(first, *columns[:3], "status") == [
         ("127.0.1.1", "9090", "self", "ring synced"),
         ("127.0.1.2", "9090", "", "")], "the other one to be missed")
-    assert ring_status(first)[1]["last failed"].startswith("20")
+    wait_for(lambda: ring_status(first)[1]["last failed"].startswith("20"),
+             "the failure to connect to it")
 
 
 def test_add_and_remove(nodes):
