@@ -119,6 +119,9 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 			retry = member_retry_msecs(member);
 			if (retry > now->msecs) {
 				ring_deadline_min(deadline, retry);
+				/* It worked a moment ago: we aren't alone. */
+				if (member->retry_msecs <= now->msecs)
+					trying = TRUE;
 				continue;
 			}
 			if (!start) {
