@@ -9,10 +9,10 @@ import pytest
 from doveadm_runner import doveadm  # noqa: F401
 from fake_admin import FakeAdmin, send
 from node import RING_PORT, wait_for
+from ring import BACKENDS, Ring, ring_status, rows_with
 from test_doveadm import T1, T2, formatted_rows, when
 from test_doveadm_live import API
 
-BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
 TITLES = ["director ip", "port", "type", "last failed", "status", "ping ms",
           "input", "output", "buffered", "buffered peak", "last read",
           "last write"]
@@ -147,49 +147,6 @@ def test_invalid_argument(doveadm, command, said):
 
 
 # Real directors
-
-class Ring:
-    def __init__(self, nodes, count):
-        self.nodes = nodes
-        self.members = []
-        for i in range(count):
-            self.start(["127.0.1.%d" % (j + 1) for j in range(count)])
-
-    def start(self, directors):
-        ip = "127.0.1.%d" % (len(self.members) + 1)
-        self.members.append(self.nodes.director(
-            BACKENDS, name="director" + ip[-1], listen=ip,
-            directors=" ".join(directors)))
-        return self.members[-1]
-
-    def wait(self, count):
-        """Until the first so many are a ring"""
-        members = self.members[:count]
-
-        def complete():
-            for i, member in enumerate(members):
-                expected = {("self", member.ip, "ring synced")}
-                if count > 1:
-                    expected |= {
-                        ("left", members[i - 1].ip, "synced"),
-                        ("right", members[(i + 1) % count].ip, "synced")}
-                if set(rows_with(member, "type", "director ip",
-                                 "status")) & expected != expected:
-                    return False
-            return True
-        wait_for(complete, "a ring of %d" % count, 40)
-
-
-def ring_status(node):
-    done = node.doveadm("-f", "json", "director", "ring", "status")
-    assert done.stderr == ""
-    return json.loads(done.stdout)
-
-
-def rows_with(node, *columns):
-    return [tuple(row[column] for column in columns)
-            for row in ring_status(node)]
-
 
 def ring_command(node, *args):
     done = node.doveadm("director", "ring", *args, check=False)
