@@ -60,14 +60,15 @@ void sim_check_commanded(struct sim_check *check,
 	struct check_command *command = &check->commands[item->b];
 	uint64_t now = check->sim->now;
 
-	if (command->time == 0)
+	bool alone = command->time == 0 ||
+		now >= command->time + check_grace(check);
+
+	if (command->time == 0 || (command->contested && alone)) {
 		command->vhosts = command->down = -1;
-	if (!whole || (command->time != 0 && command->node != item->node &&
-		       now < command->time + check_grace(check)))
-		command->contested = TRUE;
-	else if (command->time == 0 ||
-		 now >= command->time + check_grace(check))
 		command->contested = FALSE;
+	}
+	if (!whole || (!alone && command->node != item->node))
+		command->contested = TRUE;
 	command->time = now;
 	command->node = item->node;
 	switch ((enum sim_host_command)item->a) {
@@ -80,6 +81,7 @@ void sim_check_commanded(struct sim_check *check,
 		command->vhosts = item->c;
 		break;
 	case SIM_HOST_REMOVE:
+		/* may be added again: up */
 		command->down = command->vhosts = -1;
 		break;
 	case SIM_HOST_FLUSH:

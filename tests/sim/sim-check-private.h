@@ -21,6 +21,9 @@ struct check_hold {
 	bool lmtp;
 	/* He is, or was, on another backend too, with an excuse. */
 	bool divergent;
+	/* He was let in where his session is, which others don't know: it is
+	   divergent, or he was forgotten. */
+	bool follows;
 };
 
 struct check_user {

@@ -106,22 +106,30 @@ static bool check_hung(struct sim_check *check, const struct check_hold *hold,
 				  check_forget_time(check);
 }
 
-/* Why he may be let in elsewhere by this director although he is there */
+/* The users of the backend were forgotten (by some, if another command came at
+   the same time). */
+static bool
+check_is_forgotten(const struct sim_check *check, const struct ip_addr *ip,
+		   uint64_t since)
+{
+	const struct sim_backend *backend = check_backend(check, ip);
+
+	return backend != NULL && since <
+		check->forgotten[backend - check->sim->plan->backends];
+}
+
+/* Why he may be let in elsewhere although he is there */
 static enum sim_excuse
 check_excuse(struct sim_check *check, const struct check_hold *hold,
-	     unsigned int node)
+	     const struct check_hold *new_hold)
 {
 	static const enum sim_excuse apart[] = {
 		SIM_EXCUSE_PARTITION, SIM_EXCUSE_PARTIAL, SIM_EXCUSE_REMOVED,
 	};
-	const struct sim_backend *backend = check_backend(check, &hold->ip);
-	unsigned int i;
+	unsigned int i, node = new_hold->node->idx;
 
-	if (hold->divergent)
-		return SIM_EXCUSE_AFTERWARDS;
-	if (backend != NULL &&
-	    hold->since < check->forgotten[backend -
-					   check->sim->plan->backends])
+	if (check_is_forgotten(check, &hold->ip, hold->since) ||
+	    check_is_forgotten(check, &new_hold->ip, hold->since))
 		return SIM_EXCUSE_FORGOTTEN;
 	for (i = 0; i < N_ELEMENTS(apart); i++) {
 		if (check_recently(check, check_apart_time(check, apart[i],
@@ -132,7 +140,31 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 		return SIM_EXCUSE_CRASH;
 	if (check_hung(check, hold, node))
 		return SIM_EXCUSE_HUNG;
-	return SIM_NO_EXCUSE;
+	return hold->divergent || new_hold->follows ?
+		SIM_EXCUSE_AFTERWARDS : SIM_NO_EXCUSE;
+}
+
+/* What the excuse says happens now, or happened a moment ago. */
+static bool
+check_is_unsure(const struct sim_check *check, enum sim_excuse excuse,
+		const struct check_hold *hold,
+		const struct check_hold *new_hold)
+{
+	uint64_t now = check->sim->now;
+
+	switch (excuse) {
+	case SIM_EXCUSE_FORGOTTEN:
+		return check_is_forgotten(check, &hold->ip, now) ||
+			check_is_forgotten(check, &new_hold->ip, now);
+	case SIM_EXCUSE_CRASH:
+		return hold->node->core == NULL ||
+			check_recently(check,
+				       check->started[hold->node->idx]);
+	case SIM_EXCUSE_AFTERWARDS:
+		return FALSE;
+	default:
+		return TRUE;
+	}
 }
 
 static const char *
@@ -148,8 +180,7 @@ check_hold_str(const struct sim_check *check, const struct check_hold *hold)
 static void check_other(struct sim_check *check, struct check_hold *hold,
 			struct check_hold *new_hold, const char *user)
 {
-	enum sim_excuse excuse =
-		check_excuse(check, hold, new_hold->node->idx);
+	enum sim_excuse excuse = check_excuse(check, hold, new_hold);
 	struct sim *sim = check->sim;
 
 	if (excuse == SIM_NO_EXCUSE) {
@@ -169,9 +200,10 @@ static void check_other(struct sim_check *check, struct check_hold *hold,
 		sim_trace(sim, new_hold->node, "two backends (excuse %u): %s",
 			  excuse, check_hold_str(check, hold));
 	}
-	/* Neither is what all agree on. */
-	if (excuse != SIM_EXCUSE_AFTERWARDS)
-		hold->divergent = new_hold->divergent = TRUE;
+	hold->divergent = TRUE;
+	/* It may not be what all will agree on either. */
+	if (check_is_unsure(check, excuse, hold, new_hold))
+		new_hold->divergent = TRUE;
 }
 
 struct check_hold *
@@ -196,6 +228,14 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 	new_hold->since = check->sim->now;
 	new_hold->ended = UINT64_MAX;
 	new_hold->lmtp = lmtp;
+	array_foreach_elem(&cu->holds, hold) {
+		if (check_is_live(check, hold) && hold->node == node &&
+		    net_ip_compare(&hold->ip, ip) &&
+		    (hold->divergent ||
+		     check_is_forgotten(check, ip, hold->since)))
+			new_hold->follows = TRUE;
+	}
+	new_hold->divergent = new_hold->follows;
 	for (i = array_count(&cu->holds); i > 0; i--) {
 		hold = array_idx_elem(&cu->holds, i - 1);
 		if (!check_is_remembered(check, hold))

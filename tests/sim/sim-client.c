@@ -192,10 +192,20 @@ static void client_notify(struct sim *sim, void *arg,
 		  session, 0);
 }
 
+/* Only whoever has a session is told of. */
 void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item)
 {
-	(void)sim_node_post(&sim->nodes[item->node], client_notified,
-			    &sim->nodes[item->node], item->a);
+	struct sim_node *node = &sim->nodes[item->node];
+	struct sim_session *session;
+
+	array_foreach_elem(&sim->sessions, session) {
+		if (session->node == node && session->user == item->a &&
+		    session->live && session->started) {
+			(void)sim_node_post(node, client_notified, node,
+					    item->a);
+			break;
+		}
+	}
 }
 
 /* -- Lookups -- */

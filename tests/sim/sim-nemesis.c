@@ -246,8 +246,17 @@ static void nemesis_host_do(struct sim *sim, void *arg,
 	sim_node_called(node);
 }
 
-/* Somebody in the ring who can be told */
-static struct sim_node *nemesis_any(struct sim *sim, unsigned int preferred)
+static bool nemesis_linked(struct sim *sim, const struct sim_node *node1,
+			   const struct sim_node *node2)
+{
+	return !sim_net_is_cut(sim->net, node1->idx, node2->idx) &&
+		!sim_net_is_cut(sim->net, node2->idx, node1->idx);
+}
+
+/* Somebody in the ring who can be told, and can be reached by the newcomer */
+static struct sim_node *
+nemesis_any(struct sim *sim, const struct sim_node *newcomer,
+	    unsigned int preferred)
 {
 	unsigned int i;
 
@@ -255,7 +264,8 @@ static struct sim_node *nemesis_any(struct sim *sim, unsigned int preferred)
 		struct sim_node *node =
 			&sim->nodes[(preferred + i) % sim->nodes_count];
 
-		if (sim_node_runs(node) && !node->removed)
+		if (sim_node_runs(node) && !node->removed &&
+		    nemesis_linked(sim, node, newcomer))
 			return node;
 	}
 	return NULL;
@@ -267,7 +277,8 @@ static void nemesis_added(struct sim *sim, void *arg, uint64_t by)
 	struct director_time now = sim_node_time(admin);
 
 	if (sim->resting || node->core != NULL || (node->configured &&
-						   !node->removed))
+						   !node->removed) ||
+	    !nemesis_linked(sim, node, admin))
 		return;
 	sim_trace(sim, admin, "ADMIN ring add %s", node->name);
 	node->removed = FALSE;
@@ -280,7 +291,7 @@ static void nemesis_added(struct sim *sim, void *arg, uint64_t by)
 
 static void nemesis_ring_add(struct sim *sim, void *arg, uint64_t by)
 {
-	struct sim_node *node = arg, *admin = nemesis_any(sim, by);
+	struct sim_node *node = arg, *admin = nemesis_any(sim, node, by);
 
 	if (sim->resting || node->core != NULL)
 		return;
@@ -411,6 +422,49 @@ void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 		i_unreached();
 	}
 	sim_check_world(sim->check);
+}
+
+static bool nemesis_knows(const struct sim_node *node,
+			  const struct sim_node *other)
+{
+	const struct ring_member *member;
+
+	member = ring_member_lookup(ring_get_members(
+		director_ring(node->core)), &other->address);
+	return member != NULL && !member->removed;
+}
+
+/* Those who knew it are gone: its administrator sees that it is alone. */
+static void nemesis_add_unknown(struct sim *sim, struct sim_node *node)
+{
+	struct sim_node *other, *admin = NULL;
+	struct director_time now;
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count; i++) {
+		other = &sim->nodes[i];
+		if (other == node || other->core == NULL)
+			continue;
+		if (nemesis_knows(other, node))
+			return;
+		admin = other;
+	}
+	if (admin == NULL)
+		return;
+	sim_trace(sim, admin, "ADMIN ring add %s", node->name);
+	now = sim_node_time(admin);
+	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
+	sim_node_called(admin);
+}
+
+void sim_nemesis_repair(struct sim *sim)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count; i++) {
+		if (sim->nodes[i].core != NULL)
+			nemesis_add_unknown(sim, &sim->nodes[i]);
+	}
 }
 
 void sim_nemesis_rest(struct sim *sim)

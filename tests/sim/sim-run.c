@@ -10,6 +10,10 @@
 /* At rest all agree within this, */
 #define SETTLE_TIME SIM_SECS(60)
 #define SETTLE_STEP SIM_MSECS(250)
+/* after what administrators would repair was */
+#define SETTLE_REPAIR SIM_SECS(20)
+/* for so long, and sim_round_time(), */
+#define SETTLE_STEADY SIM_SECS(1)
 /* and still do this much later; then sessions end, */
 #define SETTLED_TIME SIM_SECS(3)
 /* and after this the ring is quiet for so long; */
@@ -157,17 +161,32 @@ static bool run_is_settled(struct sim *sim, const char *kind)
 
 static void run_settle(struct sim *sim)
 {
-	uint64_t rest = sim->now, end, took;
+	uint64_t rest = sim->now, since = UINT64_MAX, end, steady, took;
+	bool repaired = FALSE;
 
-	end = rest + SETTLE_TIME + 4 * sim_round_time(sim);
-	while (sim->failure == NULL && !run_is_settled(sim, NULL)) {
-		if (sim->now >= end) {
-			(void)run_is_settled(sim, "disagree");
-			return;
+	steady = SETTLE_STEADY + sim_round_time(sim);
+	end = rest + SETTLE_TIME + 5 * sim_round_time(sim);
+	/* what was done last may still be on its way */
+	while (sim->failure == NULL &&
+	       (since == UINT64_MAX || sim->now < since + steady)) {
+		if (!run_is_settled(sim, NULL)) {
+			since = UINT64_MAX;
+			if (sim->now >= end) {
+				(void)run_is_settled(sim, "disagree");
+				return;
+			}
+		} else if (since == UINT64_MAX) {
+			since = sim->now;
+		}
+		if (!repaired && sim->now >= rest + SETTLE_REPAIR) {
+			repaired = TRUE;
+			sim_nemesis_repair(sim);
 		}
 		run_until(sim, sim->now + SETTLE_STEP);
 	}
-	took = sim->now - rest;
+	if (sim->failure != NULL)
+		return;
+	took = since - rest;
 	sim->tally->settled_usecs += took;
 	if (took > sim->tally->settled_max_usecs) {
 		sim->tally->settled_max_usecs = took;

@@ -287,6 +287,8 @@ const char *sim_client_user(unsigned int user);
 void sim_nemesis(struct sim *sim, struct sim_plan_item *item);
 /* Everything heals, and stays so. */
 void sim_nemesis_rest(struct sim *sim);
+/* Directors that nobody else knows are added to the ring. */
+void sim_nemesis_repair(struct sim *sim);
 /* The last trouble is so long ago that nothing of it may be felt. */
 bool sim_is_calm(const struct sim *sim, uint64_t since);
 /* For a message to get round, with some to spare */
