@@ -76,6 +76,7 @@ static void run_alone(struct ring *ring, const struct director_time *now)
 			 "director: Assuming %s is dead, disconnecting",
 			 ring->left->member->name);
 		ring_peer_end(ring, ring->left, "This connection is dead?");
+		ring->neighbours_changed = FALSE;
 	}
 	ring->min_minor = RING_PROTOCOL_MINOR;
 	ring->handshaked = TRUE;

@@ -284,6 +284,8 @@ void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
 /* Something changed that everybody has to have seen before new users are let
    in. */
 void ring_changed(struct ring *ring, const struct director_time *now);
+/* After left or right came or went */
+void ring_neighbours_run(struct ring *ring, const struct director_time *now);
 void ring_sync_run(struct ring *ring, const struct director_time *now);
 void ring_sync_deadline(struct ring *ring, const struct director_time *now,
 			uint64_t *deadline);

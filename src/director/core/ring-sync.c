@@ -86,13 +86,20 @@ static void send_delayed(struct ring *ring)
 	}
 }
 
+void ring_neighbours_run(struct ring *ring, const struct director_time *now)
+{
+	if (!ring->neighbours_changed)
+		return;
+	ring->neighbours_changed = FALSE;
+	ring_changed(ring, now);
+	/* Whoever lost both isn't alone before it has tried all others. */
+	set_unsynced(ring, now);
+	ring_wake(ring);
+}
+
 void ring_sync_run(struct ring *ring, const struct director_time *now)
 {
-	if (ring->neighbours_changed) {
-		ring->neighbours_changed = FALSE;
-		if (ring->left != NULL || ring->right != NULL)
-			ring_changed(ring, now);
-	}
+	ring_neighbours_run(ring, now);
 	if (ring->right == NULL)
 		return;
 	send_delayed(ring);

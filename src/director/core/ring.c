@@ -381,6 +381,7 @@ void ring_run(struct ring *ring, const struct director_time *now)
 		if (!peer->dead)
 			ring_peer_run(ring, peer, now);
 	}
+	ring_neighbours_run(ring, now);
 	ring_connect_run(ring, now);
 	ring_sync_run(ring, now);
 
