@@ -76,8 +76,7 @@ cmd_host_list(struct admin_connection *ac, const char *const *args ATTR_UNUSED)
 		str_append_tabescaped(str, backend->tag);
 		str_printfa(str, "\t%c\t%"PRIdTIME_T"\t%u\n",
 			    backend->down ? 'D' : 'U',
-			    director_daemon_to_wall(
-				backend->last_updown_change),
+			    backend->last_updown_change,
 			    session_leases_count(director_leases(director),
 						 &backend->ip));
 	}

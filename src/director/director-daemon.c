@@ -71,12 +71,21 @@ time_t director_daemon_from_wall(time_t wall_time)
 	return wall_time == 0 ? 0 : wall_time - clock_drift();
 }
 
+/* Those of backends are of the machine's clock already. */
+static void record_to_wall(struct director_record *record)
+{
+	if (record->type == DIRECTOR_RECORD_USER) {
+		record->timestamp =
+			director_daemon_to_wall(record->timestamp);
+	}
+}
+
 static void daemon_record(void *context ATTR_UNUSED,
 			  const struct director_record *record)
 {
 	struct director_record wall_record = *record;
 
-	wall_record.timestamp = director_daemon_to_wall(record->timestamp);
+	record_to_wall(&wall_record);
 	journal_record(director_daemon.journal, &wall_record);
 }
 
@@ -138,7 +147,7 @@ static void dump_record(void *context, const struct director_record *record)
 	struct dump_context *ctx = context;
 	struct director_record wall_record = *record;
 
-	wall_record.timestamp = director_daemon_to_wall(record->timestamp);
+	record_to_wall(&wall_record);
 	ctx->callback(ctx->context, &wall_record);
 }
 
@@ -170,8 +179,10 @@ static void restore_record(void *context, const struct director_record *record)
 	if (record->type == DIRECTOR_RECORD_USER &&
 	    core_record.timestamp < ctx->alive_until)
 		core_record.timestamp = ctx->alive_until;
-	core_record.timestamp =
-		director_daemon_from_wall(core_record.timestamp);
+	if (record->type == DIRECTOR_RECORD_USER) {
+		core_record.timestamp =
+			director_daemon_from_wall(core_record.timestamp);
+	}
 	director_restore(director_daemon.core, &core_record, &now);
 }
 

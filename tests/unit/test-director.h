@@ -115,7 +115,7 @@ static inline void test_director_init(void)
 static inline int test_director_setup(void **state)
 {
 	now.msecs = TEST_MSECS;
-	now.wall = TEST_WALL;
+	now.wall = now.clock = TEST_WALL;
 	test_set = (struct director_core_settings){
 		.username_hash = USERNAME_HASH_DEFAULT_FORMAT,
 		.master_user_separator = "",
@@ -209,6 +209,7 @@ static inline void test_set_time(uint64_t msecs)
 {
 	now.msecs = msecs;
 	now.wall = TEST_WALL + (time_t)((msecs - TEST_MSECS) / 1000);
+	now.clock = now.wall;
 }
 
 /* Does all that is due now. */

@@ -24,7 +24,8 @@ struct backend {
 	/* When anything of it was changed (struct ring_message); 1 if it was
 	   configured */
 	uint64_t changed;
-	/* When up/down changed last, seconds since 1970; 0 = never */
+	/* When up/down changed last, seconds since 1970 by the machine's clock
+	   (of the director where it was done); 0 = never */
 	time_t last_updown_change;
 	/* Which slot users who are assigned from now on get. */
 	uint16_t slot;

@@ -212,7 +212,7 @@ director_host_set_down(struct director *director, const struct ip_addr *ip,
 	old_change = backend->last_updown_change;
 	/* newer than what a director said whose clock is ahead of ours */
 	if (!backend_set_down(director->backends, backend, down,
-			      I_MAX(now->wall, old_change + 1)))
+			      I_MAX(now->clock, old_change + 1)))
 		return DIRECTOR_HOST_OK;
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sHost %s changed %s (vhost_count=%u last_updown_change=%"

@@ -76,8 +76,7 @@ void ring_handle_version(struct ring *ring, struct ring_peer *peer,
 }
 
 /* We have connected, the peer has introduced himself: here is what we know. */
-static void send_hosts(struct ring *ring, struct ring_peer *peer,
-		       const struct director_time *now)
+static void send_hosts(struct ring *ring, struct ring_peer *peer)
 {
 	struct ring_message msg = {
 		.type = RING_HOST_HAND_START,
@@ -89,7 +88,7 @@ static void send_hosts(struct ring *ring, struct ring_peer *peer,
 	ring_send(ring, peer, &msg);
 	backends = backends_sorted(ring->director->backends, &count);
 	for (i = 0; i < count; i++) {
-		ring_host_message(ring, backends[i], now, &msg);
+		ring_host_message(backends[i], &msg);
 		msg.type = RING_HAND_HOST;
 		ring_send(ring, peer, &msg);
 	}
@@ -103,7 +102,7 @@ void ring_handshake_start(struct ring *ring, struct ring_peer *peer,
 			  const struct director_time *now)
 {
 	ring_send_removed_hosts(ring, peer);
-	send_hosts(ring, peer, now);
+	send_hosts(ring, peer);
 	peer->sending_users = TRUE;
 	peer->users_pos = 0;
 	ring_handshake_more(ring, peer, now);

@@ -8,9 +8,7 @@
 #include "str.h"
 #include "ring-private.h"
 
-void ring_host_message(struct ring *ring ATTR_UNUSED,
-		       const struct backend *backend,
-		       const struct director_time *now,
+void ring_host_message(const struct backend *backend,
 		       struct ring_message *msg_r)
 {
 	i_zero(msg_r);
@@ -21,7 +19,7 @@ void ring_host_message(struct ring *ring ATTR_UNUSED,
 	msg_r->hostname = backend->hostname == NULL ? "" : backend->hostname;
 	msg_r->down = backend->down;
 	msg_r->has_state = TRUE;
-	msg_r->timestamp = ring_time_to_wire(now, backend->last_updown_change);
+	msg_r->timestamp = backend->last_updown_change;
 	msg_r->changed = backend->changed;
 }
 
@@ -106,13 +104,11 @@ host_travels(struct ring *ring, struct backend *backend,
 	ring_changed(ring, now);
 }
 
-static void
-host_tell(struct ring *ring, struct backend *backend,
-	  const struct director_time *now)
+static void host_tell(struct ring *ring, const struct backend *backend)
 {
 	struct ring_message msg;
 
-	ring_host_message(ring, backend, now, &msg);
+	ring_host_message(backend, &msg);
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
 }
@@ -127,7 +123,7 @@ void ring_host_changed(struct ring *ring, struct backend *backend,
 		backend->changed = host->changed;
 	backend->changed = ring_change_after(now, backend->changed);
 	removed_forget(ring, &backend->ip);
-	host_tell(ring, backend, now);
+	host_tell(ring, backend);
 	host_travels(ring, backend, now);
 }
 
@@ -159,7 +155,7 @@ void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
 	ring_changed(ring, now);
 }
 
-void ring_resend_hosts(struct ring *ring, const struct director_time *now)
+void ring_resend_hosts(struct ring *ring)
 {
 	struct backend *const *backends;
 	struct ring_peer *peer;
@@ -167,7 +163,7 @@ void ring_resend_hosts(struct ring *ring, const struct director_time *now)
 
 	backends = backends_sorted(ring->director->backends, &count);
 	for (i = 0; i < count; i++)
-		host_tell(ring, backends[i], now);
+		host_tell(ring, backends[i]);
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
 		if (ring_peer_is_usable(peer))
 			ring_send_removed_hosts(ring, peer);
@@ -278,12 +274,11 @@ host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 
 static void
 host_forward(struct ring *ring, struct ring_peer *peer,
-		  const struct ring_message *msg, struct backend *backend,
-		  const struct director_time *now)
+	     const struct ring_message *msg, const struct backend *backend)
 {
 	struct ring_message forward;
 
-	ring_host_message(ring, backend, now, &forward);
+	ring_host_message(backend, &forward);
 	if (msg->seq != 0) {
 		forward.origin = msg->origin;
 		forward.seq = msg->seq;
@@ -312,9 +307,9 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 	}
 	if (merged) {
 		/* what came of two is our word, for the sender too */
-		host_tell(ring, backend, now);
+		host_tell(ring, backend);
 	} else {
-		host_forward(ring, peer, msg, backend, now);
+		host_forward(ring, peer, msg, backend);
 	}
 	host_travels(ring, backend, now);
 }
@@ -329,7 +324,6 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 
 	if (msg->type == RING_HOST && !ring_accept(ring, msg))
 		return;
-	msg->timestamp = ring_time_from_wire(now, msg->timestamp);
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend != NULL)
 		action = host_decide(ring, peer, backend, msg);
@@ -345,10 +339,10 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 	case HOST_SAME:
 		if (msg->type == RING_HAND_HOST && !peer->merging)
 			break;
-		host_forward(ring, peer, msg, backend, now);
+		host_forward(ring, peer, msg, backend);
 		break;
 	case HOST_TEACH:
-		host_tell(ring, backend, now);
+		host_tell(ring, backend);
 		break;
 	case HOST_TAKE:
 	case HOST_MERGED:
@@ -383,7 +377,7 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 		   users. */
 		director_host_forget_users(director, backend,
 					   ring_peer_name(director, peer));
-		host_tell(ring, backend, now);
+		host_tell(ring, backend);
 		return;
 	}
 	removed_remember(ring, &msg->ip, msg->changed != 0 ? msg->changed :

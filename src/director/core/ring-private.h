@@ -244,10 +244,9 @@ void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
 void ring_send_removed_hosts(struct ring *ring, struct ring_peer *peer);
 /* Forgets backends that were removed long ago. */
 void ring_hosts_purge(struct ring *ring, const struct director_time *now);
-void ring_host_message(struct ring *ring, const struct backend *backend,
-		       const struct director_time *now,
+void ring_host_message(const struct backend *backend,
 		       struct ring_message *msg_r);
-void ring_resend_hosts(struct ring *ring, const struct director_time *now);
+void ring_resend_hosts(struct ring *ring);
 void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now);
 void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,

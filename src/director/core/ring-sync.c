@@ -204,7 +204,7 @@ check_hosts(struct ring *ring, struct ring_member *origin,
 		 "my hosts_hash=%u)", origin->name, msg->seq, msg->hosts_hash,
 		 hash);
 	origin->wrong_hosts_hash = 0;
-	ring_resend_hosts(ring, now);
+	ring_resend_hosts(ring);
 	return FALSE;
 }
 
