@@ -18,7 +18,7 @@ struct director_time {
 	uint64_t msecs;
 	/* Seconds since 1970; goes on evenly from the start of the process */
 	time_t wall;
-	/* The machine's clock, what other directors see; may jump */
+	/* The machine's clock, what those of 2.3 see; may jump */
 	time_t clock;
 };
 

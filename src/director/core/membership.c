@@ -181,6 +181,19 @@ bool ring_member_accept_seq(struct ring_member *member, uint32_t seq)
 	return TRUE;
 }
 
+bool ring_member_accept_weak(struct ring_member *member, uint32_t seq)
+{
+	unsigned int idx = seq % RING_WEAK_MEMORY;
+
+	if (ring_member_accept_seq(member, seq)) {
+		member->weak[idx].seq = seq;
+		member->weak[idx].count = 1;
+		return TRUE;
+	}
+	return member->weak[idx].seq == seq &&
+		member->weak[idx].count++ < RING_SYNC_MAX_REPEATS;
+}
+
 bool ring_member_is_later(const struct ring_member *member, uint64_t instance)
 {
 	return instance > member->instance;
@@ -193,6 +206,7 @@ void ring_member_reset(struct ring_member *member)
 	member->sync_count = 0;
 	member->sync_is_delayed = FALSE;
 	member->wrong_hosts_hash = 0;
+	i_zero(&member->weak);
 }
 
 bool ring_member_restarted(struct ring_member *member, uint64_t instance)

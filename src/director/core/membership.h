@@ -21,6 +21,9 @@ struct ring_members;
    tells us to. */
 #define RING_REDIAL_MSECS 2000
 
+/* So many USER-WEAKs of a director are remembered; what is older isn't passed on
+   any more. The same one is passed on as often as a SYNC. */
+#define RING_WEAK_MEMORY 64
 /* The same SYNC is passed on at most so many times. */
 #define RING_SYNC_MAX_REPEATS 4
 /* A SYNC with a lower sequence number is believed if its originator's clock
@@ -59,6 +62,13 @@ struct ring_member {
 	uint64_t instance;
 	/* Highest sequence number of a command that came from it */
 	uint32_t last_seq;
+
+	/* The USER-WEAKs that came from it last, by seq modulo the size, and how
+	   often each was passed on */
+	struct {
+		uint32_t seq;
+		unsigned int count;
+	} weak[RING_WEAK_MEMORY];
 
 	/* The last SYNC of it, and how often it came */
 	struct ring_sync_memory sync;
@@ -122,6 +132,9 @@ void ring_member_set_clock(struct ring_member *member, time_t its_now,
 			   time_t our_now, uint64_t now_msecs);
 /* A command of this origin: returns FALSE if it is a duplicate. */
 bool ring_member_accept_seq(struct ring_member *member, uint32_t seq);
+/* A USER-WEAK of this origin, which has to come round: returns FALSE if it did so
+   too often already. */
+bool ring_member_accept_weak(struct ring_member *member, uint32_t seq);
 /* Somebody tells that this is a process start of it: is it a later one than
    what we know? */
 bool ring_member_is_later(const struct ring_member *member, uint64_t instance);

@@ -149,6 +149,10 @@ void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 	if (director->v.ring.queued(director->context, peer) >=
 	    RING_HANDSHAKE_QUEUE_SIZE)
 		return;
+	/* What we remember from before is of no use for a ring that we join,
+	   and those of 2.3 would take it. */
+	if (!ring->handshaked && peer->minor < RING_MINOR_OURS)
+		peer->users_pos = user_table_walk_end(director->users);
 	if (user_table_walk(director->users, &peer->users_pos, now->wall,
 			    RING_HANDSHAKE_STEPS, send_user, &ctx)) {
 		ring_wake(ring);

@@ -294,10 +294,13 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 	   const struct ring_message *msg, struct backend *backend, bool merged,
 	   const struct director_time *now)
 {
-	if (merged || msg->changed == 0)
+	if (merged)
 		backend->changed = ring_change_after(now,
 			I_MAX(backend->changed, msg->changed));
-	else
+	else if (msg->changed == 0) {
+		/* The original doesn't tell: the same for all of ours. */
+		backend->changed++;
+	} else
 		backend->changed = msg->changed;
 	removed_forget(ring, &backend->ip);
 	/* A joining director tells nobody: all others know them. */
@@ -381,7 +384,7 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 		return;
 	}
 	removed_remember(ring, &msg->ip, msg->changed != 0 ? msg->changed :
-			 ring_change_after(now, backend->changed), now);
+			 backend->changed + 1, now);
 	ring_broadcast(ring, peer->member, msg);
 	if (backend != NULL) {
 		director_host_drop(director, backend,

@@ -122,8 +122,9 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		if (ring_member_is_later(member, msg->instance)) {
 			(void)ring_member_restarted(member, msg->instance);
 			news = TRUE;
-		} else if (peer->minor < RING_MINOR_OURS &&
-			   peer->done_received) {
+		} else if (peer->done_received &&
+			   (peer->minor < RING_MINOR_OURS ||
+			    msg->instance == 0)) {
 			/* It may have started again: those of 2.3 don't pass
 			   on which start it is. */
 			ring_member_reset(member);
@@ -194,7 +195,7 @@ void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 	RING_LOG(ring, LOG_TYPE_INFO, "Removing director %s from ring "
 		 "(requested by %s)", member->name, peer->member->name);
 	member->changed = msg->changed != 0 ? msg->changed :
-		ring_change_after(now, member->changed);
+		member->changed + 1;
 	member_removed(ring, member, now);
 	ring_tell_member(ring, member, peer->member, now);
 }

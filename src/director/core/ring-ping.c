@@ -1,7 +1,7 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
-/* Is the peer alive? (spec: ring-protocol.md §10, doc/ring-protocol "Links of
-   which both ends are ours") */
+/* Is the peer alive? (spec: ring-protocol.md §10, doc/ring-protocol.md "PING
+   and silence") */
 
 #include "lib.h"
 #include "str.h"

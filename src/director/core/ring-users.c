@@ -6,10 +6,10 @@
 #include "str.h"
 #include "ring-private.h"
 
-/* Refreshes of a user are told once in so many seconds. It has to be less than
-   the window of near expiry: a director that knows an older time than another
-   one may think that the user is near expiry while he isn't, but never that he
-   has expired while he hasn't. */
+/* Refreshes of a user are told once in so many seconds: half of the window of
+   near expiry. A director that knows an older time than another one may think
+   that the user is near expiry, or even has expired, while he hasn't; but for
+   the other one he is near expiry then, and takes what the first one says. */
 static unsigned int refresh_secs(const struct ring *ring)
 {
 	unsigned int n = ring->director->set.user_expire_secs / 10;
@@ -293,7 +293,7 @@ void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
 	struct ring_member *origin;
 	struct backend *backend;
 	enum refresh_result result;
-	bool own = FALSE, first = TRUE;
+	bool own = FALSE;
 	user_idx_t idx;
 
 	backend = backend_lookup(director->backends, &msg->ip);
@@ -307,14 +307,16 @@ void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
 		/* It came round: nobody objected, or he isn't weak any more. */
 		director_user_agreed(director, backend->tag, msg->hash, now);
 		return;
-	} else {
-		first = ring_member_accept_seq(origin, msg->seq);
+	} else if (!ring_member_accept_weak(origin, msg->seq)) {
+		/* its origin is gone, it would circle for ever */
+		return;
 	}
 	idx = user_refresh(ring, msg, backend, now->wall, TRUE, now, &result);
-	if (first && idx != USER_IDX_NONE &&
+	if (idx != USER_IDX_NONE &&
 	    (user_table_flags(director->users, idx) & USER_FLAG_WEAK) == 0) {
-		/* no: he was used here */
-		user_tell(ring, idx, peer->member, now);
+		/* No: he was used here. Whoever hears of it both ways round must
+		   not take the other one for consent. */
+		user_tell(ring, idx, NULL, now);
 		return;
 	}
 	weak_forward(ring, peer, msg, own);
