@@ -229,7 +229,9 @@ bool ring_peer_input(struct director *director, struct ring_peer *peer,
 	peer->input_msecs = now->msecs;
 	peer->silent_msecs = 0;
 	peer->silence_counted_msecs = now->msecs;
-	if (peer->told_connect)
+	/* Its handshake is of no use any more, but what others told it is. */
+	if (peer->told_connect && (peer->state != RING_PEER_DONE ||
+				   peer->minor < RING_MINOR_OURS))
 		return TRUE;
 	T_BEGIN {
 		if (ring_message_parse(line, peer->minor, !peer->done_received,
