@@ -81,6 +81,7 @@ struct ring {
 	uint64_t synced_changed_msecs;
 	unsigned int min_minor;
 	struct log_throttle refused_throttle, failed_throttle;
+	struct log_throttle conflict_throttle;
 
 	uint64_t started_msecs;
 	/* Since when we have a left but no right, nor a candidate; 0 = it isn't
@@ -260,7 +261,7 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 
 /* Tells the ring of this user, whom we have here. */
 void ring_user_told(struct ring *ring, user_idx_t idx,
-		       const struct director_time *now);
+		    const struct director_time *now);
 /* He was used at old_timestamp and is used now: is it time to tell? */
 bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
 			 time_t old_timestamp, time_t timestamp);

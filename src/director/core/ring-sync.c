@@ -11,7 +11,7 @@
 #define RING_WRONG_HOSTS_MSECS 1000
 
 static void
-sync_message(struct ring *ring, const struct ring_member *origin,
+sync_message(const struct ring_member *origin,
 	     const struct ring_sync_memory *sync, struct ring_message *msg_r)
 {
 	i_zero(msg_r);
@@ -22,7 +22,6 @@ sync_message(struct ring *ring, const struct ring_member *origin,
 	msg_r->timestamp = sync->timestamp;
 	msg_r->has_timestamp = TRUE;
 	msg_r->hosts_hash = sync->hosts_hash;
-	(void)ring;
 }
 
 static void set_unsynced(struct ring *ring, const struct director_time *now)
@@ -63,7 +62,7 @@ static void send_own_sync(struct ring *ring, const struct director_time *now)
 	ring->sync_needed = FALSE;
 	ring->sync_sent_msecs = now->msecs;
 	ring->members_changed = FALSE;
-	sync_message(ring, ring->self, &sync, &msg);
+	sync_message(ring->self, &sync, &msg);
 	ring_send(ring, ring->right, &msg);
 	ring_ping(ring, ring->right, now);
 	if (ring->left != NULL)
@@ -81,7 +80,7 @@ static void send_delayed(struct ring *ring)
 		if (!list[i]->sync_is_delayed)
 			continue;
 		list[i]->sync_is_delayed = FALSE;
-		sync_message(ring, list[i], &list[i]->delayed_sync, &msg);
+		sync_message(list[i], &list[i]->delayed_sync, &msg);
 		ring_send(ring, ring->right, &msg);
 	}
 }
@@ -245,7 +244,7 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
 		origin->delayed_sync = sync;
 		origin->sync_is_delayed = TRUE;
 	} else {
-		sync_message(ring, origin, &sync, &forward);
+		sync_message(origin, &sync, &forward);
 		ring_send(ring, ring->right, &forward);
 	}
 	/* Ours may have got lost where the ring was broken. */

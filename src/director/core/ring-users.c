@@ -55,7 +55,7 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 }
 
 void ring_user_told(struct ring *ring, user_idx_t idx,
-		       const struct director_time *now)
+		    const struct director_time *now)
 {
 	if (ring->peers != NULL)
 		user_tell(ring, idx, NULL, now);
@@ -97,15 +97,18 @@ user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
 		.hash = hash,
 		.ip = wins ? backend->ip : current->ip,
 	};
+	unsigned int held;
 
-	RING_LOG(ring, LOG_TYPE_ERROR, "User hash %u is being redirected to "
-		 "two hosts: %s and %s (old_ts=%lld, new_ts=%lld)", hash,
-		 net_ip2addr(&backend->ip), net_ip2addr(&current->ip),
-		 (long long)user_table_timestamp(director->users, idx),
-		 (long long)timestamp);
+	if (log_throttle(&ring->conflict_throttle, now->msecs, &held)) {
+		RING_LOG(ring, LOG_TYPE_ERROR, "User hash %u is being "
+			 "redirected to two hosts: %s and %s (old_ts=%lld, "
+			 "new_ts=%lld)%s", hash, net_ip2addr(&backend->ip),
+			 net_ip2addr(&current->ip), (long long)
+			 user_table_timestamp(director->users, idx),
+			 (long long)timestamp, log_throttle_more(held));
+	}
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
-	(void)now;
 	return wins;
 }
 
