@@ -179,7 +179,7 @@ static void
 ring_handle_quit(struct ring *ring, struct ring_peer *peer,
 		 struct ring_message *msg, const struct director_time *now)
 {
-	RING_LOG(ring, LOG_TYPE_WARNING,
+	RING_LOG(ring, peer->told_connect ? LOG_TYPE_INFO : LOG_TYPE_WARNING,
 		 "Director %s disconnected us with reason: %s",
 		 peer->member == NULL ? net_ip2addr(&peer->source_ip) :
 		 peer->member->name, str_sanitize(msg->text, 200));
