@@ -142,12 +142,19 @@ class Ring:
                 member.node.log()) for member in self.running())
             raise TimeoutError("%s\n%s" % (error, text)) from None
 
+    def wait_quiet(self):
+        """OK comes when the one who was asked is synced. For the original a
+        change before another one's round has ended is a conflict."""
+        wait_for(lambda: all(member.is_synced() for member in self.running()),
+                 "all to be synced")
+
     def barrier(self):
         """Waits until nothing is under way: what a change of each one has
         overtaken has arrived."""
         for i, member in enumerate(self.running()):
             assert member.admin.command("HOST-UPDATE", "127.0.0.13",
                                         str(100 + i)) == "OK"
+            self.wait_quiet()
 
     def wait_agreed(self, what):
         """what(member) gives the same for all."""
@@ -214,6 +221,7 @@ def test_host_changes(ring):
             assert member.admin.command(*command) == "OK", command
             for other in ring.members:
                 assert other.hosts() == member.hosts(), (command, other.kind)
+            ring.wait_quiet()
     for member in ring.members:
         assert member.lookup(list(before)) == before
         new = member.lookup(names("new" + member.ip))
