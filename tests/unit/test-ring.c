@@ -164,6 +164,20 @@ static void test_director_removed(void **state ATTR_UNUSED)
 		assert_said(left, t_strdup_printf("DIRECTOR|%s|9090|6000",
 						  ips[i]));
 		assert_non_null(incoming(ips[i]));
+
+		/* Two that were apart, at the same time: were each to teach
+		   the other one, they'd go on for ever. */
+		removed = t_strdup_printf("DIRECTOR-REMOVE|%s|9090|6000",
+					  ips[i]);
+		forget_sent();
+		in(right, "%s", removed);
+		assert_said(left, removed);
+		assert_not_said(right, "DIRECTOR|");
+		assert_null(incoming(ips[i]));
+		forget_sent();
+		in(left, "DIRECTOR|%s|9090|6000", ips[i]);
+		assert_said(left, removed);
+		assert_null(incoming(ips[i]));
 	}
 }
 

@@ -61,9 +61,13 @@ ring_member_new(struct ring *ring, const struct ring_address *address,
 static bool
 member_is_news(const struct ring_member *member, const struct ring_message *msg)
 {
-	/* the original doesn't tell when: it can only remove */
-	return msg->changed == 0 ? msg->type == RING_DIRECTOR_REMOVE :
-		msg->changed > member->changed;
+	/* The original doesn't tell when: it can only remove. Of two changes at
+	   the same time the removal holds, or two would teach each other for
+	   ever. */
+	if (msg->type == RING_DIRECTOR_REMOVE &&
+	    (msg->changed == 0 || msg->changed == member->changed))
+		return TRUE;
+	return msg->changed > member->changed;
 }
 
 static void
