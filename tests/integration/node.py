@@ -139,7 +139,11 @@ OUR_CODE = re.compile(
 USUAL = (r"master: Warning: (?:Killed with signal 15 |"
          r"SIGHUP received - reloading configuration)|"
          # a machine that is busy, or was asleep
-         r"Warning: Time moved ")
+         r"Warning: Time moved |"
+         # a process that starts while Dovecot stops (its Fatal says why)
+         r"Fatal: Failed to read configuration: stat\(\S+/run/config\) failed: "
+         r"No such file or directory|child \d+ returned error 89 |"
+         r"connect\(director\) failed: No such file or directory")
 # What the directors of a ring say when one comes or goes
 RING_USUAL = (
     r"Delaying (?:all|new user) requests|continuing delayed requests|"
