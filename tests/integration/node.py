@@ -152,7 +152,7 @@ RING_USUAL = (
     r"Aborting incorrect outgoing connection|"
     r"tried to connect to us, should use|"
     r"Director \S+ disconnected: (?:Connection closed|Connect timed out)|"
-    r"disconnected us with reason: Shutting down|"
+    r"disconnected us with reason: (?:Shutting down|Replacing with )|"
     r"Right side connection is unexpectedly lost, reconnecting")
 # The package is installed for all nodes here, also for those without backends
 NO_DIRECTOR = "director: Warning: There are no backends: "

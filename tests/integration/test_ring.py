@@ -10,7 +10,7 @@ import time
 import pytest
 
 import clients
-from node import RING_PORT, went_to, wait_for
+from node import RING_PORT, patience, went_to, wait_for
 from ring import Ring
 
 GONE = ("Ping timeout", r"disconnected: Connect timed out",
@@ -47,7 +47,7 @@ class Logins(threading.Thread):
 
     def finish(self):
         self.stopping.set()
-        self.join(60)
+        self.join(patience(60))
         assert not self.is_alive()
 
 
@@ -146,7 +146,7 @@ def test_changes_reach_all(nodes, backends):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(patience(60))
         assert not thread.is_alive()
     wait_for(lambda: len({str(hosts(member)) for member in ring.members}) == 1,
              "all to agree")
@@ -192,7 +192,7 @@ def test_nonsense_from_a_member(nodes, backends):
     for i, data in enumerate(cases):
         with socket.socket() as sock:
             sock.bind(("127.0.1.2", 0))
-            sock.settimeout(10)
+            sock.settimeout(patience(10))
             sock.connect(("127.0.1.1", RING_PORT))
             try:
                 sock.sendall(data)
