@@ -49,6 +49,8 @@ struct sim_check {
 	enum sim_excuse apart[SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t apart_time[SIM_EXCUSES][SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t partial_time;
+	/* The last time when any two were parted */
+	uint64_t parted_time;
 	bool partial;
 	unsigned int components[SIM_MAX_NODES];
 	/* The present incarnation was started, stopped, continued */

@@ -130,6 +130,8 @@ void sim_check_world(struct sim_check *check)
 			why = check->apart[i][j];
 			if (why != SIM_NO_EXCUSE)
 				check->apart_time[why][i][j] = sim->now;
+			if (why == SIM_EXCUSE_PARTITION)
+				check->parted_time = sim->now;
 			why = i == j ? SIM_NO_EXCUSE :
 				check_why_apart(check, i, j);
 			check->apart[i][j] = why;

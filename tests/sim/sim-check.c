@@ -66,12 +66,28 @@ static bool check_recently(const struct sim_check *check, uint64_t time)
 	return time != 0 && check->sim->now < time + check_grace(check);
 }
 
+/* Besides the director itself: is there one whom it told, and whom the node can
+   ask? */
+static bool check_is_known(struct sim_check *check,
+			   const struct check_hold *hold, unsigned int node)
+{
+	unsigned int i;
+
+	for (i = 0; i < check->sim->nodes_count; i++) {
+		if (i != hold->node->idx &&
+		    sim_node_runs(&check->sim->nodes[i]) &&
+		    check->started[i] < hold->since &&
+		    (i == node || check->apart[i][node] == SIM_NO_EXCUSE))
+			return TRUE;
+	}
+	return FALSE;
+}
+
 /* Its director is gone, or was until a moment ago. */
 static bool check_crashed(struct sim_check *check,
 			  const struct check_hold *hold, unsigned int node)
 {
 	uint64_t died = hold->director_died;
-	unsigned int i;
 
 	if (died == 0)
 		return FALSE;
@@ -82,14 +98,7 @@ static bool check_crashed(struct sim_check *check,
 	if (check->sim->now > died + check_forget_time(check))
 		return TRUE;
 	/* or there is nobody whom it told. */
-	for (i = 0; i < check->sim->nodes_count; i++) {
-		if (i != hold->node->idx &&
-		    sim_node_runs(&check->sim->nodes[i]) &&
-		    check->started[i] < hold->since &&
-		    (i == node || check->apart[i][node] == SIM_NO_EXCUSE))
-			return FALSE;
-	}
-	return TRUE;
+	return !check_is_known(check, hold, node);
 }
 
 static bool check_hung(struct sim_check *check, const struct check_hold *hold,
@@ -102,8 +111,9 @@ static bool check_hung(struct sim_check *check, const struct check_hold *hold,
 		return TRUE;
 	return check_recently(check, check_apart_time(check, SIM_EXCUSE_HUNG,
 						      idx, node)) &&
-		check->sim->now > check->paused[idx] +
-				  check_forget_time(check);
+		(check->sim->now > check->paused[idx] +
+				   check_forget_time(check) ||
+		 !check_is_known(check, hold, node));
 }
 
 /* The users of the backend were forgotten (by some, if another command came at
@@ -136,6 +146,9 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 						hold->node->idx, node)))
 			return apart[i];
 	}
+	/* Until the halves are one ring, those of one half may be in two. */
+	if (check_recently(check, check->parted_time))
+		return SIM_EXCUSE_PARTITION;
 	if (check_crashed(check, hold, node))
 		return SIM_EXCUSE_CRASH;
 	if (check_hung(check, hold, node))

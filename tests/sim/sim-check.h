@@ -26,7 +26,7 @@ void sim_check_ended(struct sim_check *check, struct check_hold *hold);
 void sim_check_waited(struct sim_check *check, const struct sim_node *node,
 		      uint64_t since, bool no_hosts);
 /* An administrator made the directors forget a backend's users (NULL: of
-   all). */
+   all), or a director hears of it only now. */
 void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip);
 /* An administrator's PLAN_HOST was accepted. whole: the ring was in order. */
 void sim_check_commanded(struct sim_check *check,

@@ -434,27 +434,38 @@ static bool nemesis_knows(const struct sim_node *node,
 	return member != NULL && !member->removed;
 }
 
-/* Those who knew it are gone: its administrator sees that it is alone. */
+static void nemesis_add(struct sim *sim, struct sim_node *admin,
+			const struct sim_node *node)
+{
+	struct director_time now = sim_node_time(admin);
+
+	if (nemesis_knows(admin, node))
+		return;
+	sim_trace(sim, admin, "ADMIN ring add %s", node->name);
+	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
+	sim_node_called(admin);
+}
+
+/* Who knew it and was known to it is gone: its administrator sees that it is
+   alone. */
 static void nemesis_add_unknown(struct sim *sim, struct sim_node *node)
 {
 	struct sim_node *other, *admin = NULL;
-	struct director_time now;
 	unsigned int i;
 
 	for (i = 0; i < sim->nodes_count; i++) {
 		other = &sim->nodes[i];
 		if (other == node || other->core == NULL)
 			continue;
-		if (nemesis_knows(other, node))
+		if (nemesis_knows(other, node) && nemesis_knows(node, other))
 			return;
-		admin = other;
+		if (!other->removed)
+			admin = other;
 	}
 	if (admin == NULL)
 		return;
-	sim_trace(sim, admin, "ADMIN ring add %s", node->name);
-	now = sim_node_time(admin);
-	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
-	sim_node_called(admin);
+	nemesis_add(sim, admin, node);
+	nemesis_add(sim, node, admin);
 }
 
 void sim_nemesis_repair(struct sim *sim)
@@ -462,7 +473,7 @@ void sim_nemesis_repair(struct sim *sim)
 	unsigned int i;
 
 	for (i = 0; i < sim->nodes_count; i++) {
-		if (sim->nodes[i].core != NULL)
+		if (sim->nodes[i].core != NULL && !sim->nodes[i].removed)
 			nemesis_add_unknown(sim, &sim->nodes[i]);
 	}
 }

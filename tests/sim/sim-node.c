@@ -61,8 +61,12 @@ static void node_record(void *context, const struct director_record *record)
 {
 	struct sim_node *node = context;
 
-	if (!node->dying)
-		journal_add(node, record);
+	if (node->dying)
+		return;
+	journal_add(node, record);
+	if (record->type == DIRECTOR_RECORD_HOST_REMOVE ||
+	    record->type == DIRECTOR_RECORD_HOST_FLUSH)
+		sim_check_forgotten(node->sim->check, &record->ip);
 }
 
 static void node_log(void *context, enum log_type type, const char *text)

@@ -118,7 +118,7 @@ static void plan_network(struct sim_plan *plan, struct sim_rand *rand)
 		{ 20, SIM_MSECS(1), SIM_MSECS(50) },
 		{ 15, 100, SIM_MSECS(500) },
 		{ 10, SIM_MSECS(50), SIM_MSECS(400) },
-		{ 5, SIM_MSECS(400), SIM_MSECS(1200) },
+		{ 5, SIM_MSECS(400), SIM_MSECS(700) },
 	};
 	unsigned int i, j, n = sim_rand_below(rand, 100), class = 0;
 
