@@ -71,6 +71,8 @@ static const struct {
 	  { .type = RING_OPTIONS, .text = "a\t\tb" } },
 	{ "OPTIONS", 9, HANDSHAKE, NULL, NULL, NULL, { .type = RING_OPTIONS } },
 	{ "DONE", 9, HANDSHAKE, NULL, NULL, NULL, { .type = RING_DONE } },
+	{ "DONE\t1", OURS, HANDSHAKE, NULL, NULL, NULL,
+	  { .type = RING_DONE, .flag = TRUE } },
 
 	{ "DIRECTOR\t10.0.0.1\t9090", 9, AFTERWARDS,
 	  NULL, "10.0.0.1:9090", NULL, { .type = RING_DIRECTOR } },
@@ -272,7 +274,7 @@ static void test_too_many_arguments(void **state ATTR_UNUSED)
 		"VERSION\tdirector\t1\t9",
 		"ME\t10.0.0.1\t9090\t1\t2\t3",
 		"HOST-HAND-START\t1",
-		"DONE",
+		"DONE\t1",
 		"U\t5\t10.0.0.2\t1\tw",
 		"DIRECTOR\t10.0.0.1\t9090\t4\t5\t6",
 		"DIRECTOR-REMOVE\t10.0.0.1\t9090\t4",

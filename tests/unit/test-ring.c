@@ -117,7 +117,119 @@ static void test_weak_of_dead_origin(void **state ATTR_UNUSED)
 	assert_int_equal(said(right, weak), 1);
 }
 
+/* A handshake that was sent before he became weak says nothing new. */
+static void test_weak_in_old_handshake(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int old = TEST_WALL - TEST_EXPIRE + 1;
+	uint32_t hash;
+
+	ring_of(4, &left, &right);
+	hash = test_hash("jane");
+	in(left, "USER|%u|10.1.0.1|%u|%u", hash, old, TEST_INSTANCE_LEFT);
+	in(left, "USER-WEAK|10.0.0.4|9090|5|%u|10.1.0.1", hash);
+	forget_sent();
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
+			  t_strdup_printf("U|%u|10.1.0.1|%u", hash, old));
+	assert_true((user_table_flags(director_users(director),
+				      test_user("jane", "")) &
+		     USER_FLAG_WEAK) != 0);
+	assert_not_said(right, "USER");
+	/* but that he is used does */
+	in(left, "USER|%u|10.1.0.1|%u|%u", hash, TEST_WALL,
+	   TEST_INSTANCE_LEFT);
+	assert_int_equal(user_table_flags(director_users(director),
+					  test_user("jane", "")) &
+			 USER_FLAG_WEAK, 0);
+}
+
+/* A director that was away remembers an old backend: not the lower address
+   wins, whoever tells first. */
+static void test_conflict_with_old(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int old = TEST_WALL - TEST_EXPIRE / 2;
+	const char *jane, *jim;
+
+	ring_of(4, &left, &right);
+	jane = t_strdup_printf("USER|%u|10.1.0.", test_hash("jane"));
+	jim = t_strdup_printf("USER|%u|10.1.0.", test_hash("jim"));
+	in(left, "%s2|%u|%u", jane, TEST_WALL, TEST_INSTANCE_LEFT);
+	in(left, "%s1|%u|%u", jane, old, TEST_INSTANCE_LEFT);
+	assert_non_null(strstr(str_c(test_logs), "redirected to two hosts"));
+	assert_string_equal(known("jane", ""), "10.1.0.2");
+	assert_said(left, t_strconcat(jane, "2|", NULL));
+
+	in(left, "%s1|%u|%u", jim, old, TEST_INSTANCE_LEFT);
+	in(left, "%s2|%u|%u", jim, TEST_WALL, TEST_INSTANCE_LEFT);
+	assert_string_equal(known("jim", ""), "10.1.0.2");
+	/* of the same time: the lower address */
+	in(left, "%s1|%u|%u", jim, TEST_WALL, TEST_INSTANCE_LEFT);
+	assert_string_equal(known("jim", ""), "10.1.0.1");
+	in(left, "%s2|%u|%u", jim, TEST_WALL, TEST_INSTANCE_LEFT);
+	assert_string_equal(known("jim", ""), "10.1.0.1");
+}
+
 /* -- Members -- */
+
+/* What the process before said is passed on late. */
+static void test_sequence_of_restarted(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	const char *first, *second, *p;
+
+	ring_of(3, &left, &right);
+	assert_int_equal(test_host_set("10.1.0.1", NULL, 50), DIRECTOR_HOST_OK);
+	ring_end();
+	p = strstr(str_c(left->sent), "HOST|10.0.0.2|9090|");
+	assert_non_null(p);
+	first = t_strcut(p + strlen("HOST|10.0.0.2|9090|"), '|');
+
+	now.msecs += 1000;
+	now.wall++;
+	ring_init_at(2, 3, 1000);
+	test_configure("10.1.0.1 10.1.0.2");
+	ring_end();
+	right = right_joins("10.0.0.3", 10);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs(left, right);
+	assert_int_equal(test_host_set("10.1.0.1", NULL, 50), DIRECTOR_HOST_OK);
+	ring_end();
+	p = strstr(str_c(left->sent), "HOST|10.0.0.2|9090|");
+	assert_non_null(p);
+	second = t_strcut(p + strlen("HOST|10.0.0.2|9090|"), '|');
+	assert_true(strtoul(second, NULL, 10) > strtoul(first, NULL, 10) + 1);
+}
+
+/* Several that don't answer are tried again all the time, each at its own. */
+static void test_alone_among_dead(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *conn;
+	unsigned int i;
+
+	ring_of(3, &left, &right);
+	/* 10.0.0.3 dies, later 10.0.0.1 */
+	ring_peer_closed(director, right->peer, "reset", &now);
+	right->peer = NULL;
+	ring_end();
+	for (i = 0; i < 3; i++) {
+		test_pass(1000);
+		in(left, "PING|%u|0", TEST_WALL);
+		in(left, "PONG|%u|0", TEST_WALL);
+	}
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	for (i = 0; i < 16 && !ring_is_alone(director_ring(director)); i++)
+		test_pass(500);
+	assert_true(ring_is_alone(director_ring(director)));
+	assert_non_null(strstr(str_c(test_logs), "the only director left"));
+	array_foreach_elem(&test_conns, conn) {
+		if (conn->peer != NULL)
+			assert_int_equal(conn->peer->state,
+					 RING_PEER_CONNECTING);
+	}
+}
 
 /* 2.3 passes DIRECTOR on without instance, and so do we from it. */
 static void test_director_without_instance(void **state ATTR_UNUSED)
@@ -247,6 +359,39 @@ static void test_joining_users(void **state ATTR_UNUSED)
 	assert_said(left, "DONE");
 	assert_string_equal(known("jane", ""), "10.1.0.2");
 	assert_said(right, "USER|");
+}
+
+/* We are connected to our right, which knows nothing either, before we join a
+   ring: our right has to get what we got. */
+static void test_joining_hands_over(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *again;
+	const char *user;
+
+	ring_start(2, 3);
+	user = t_strdup_printf("U|%u|10.1.0.2|%u", test_hash("jane"),
+			       TEST_WALL);
+	right = connected();
+	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
+	assert_said(right, "HOST-HAND-START|0");
+	assert_said(right, "DONE|1");
+	in(right, "DONE|1");
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, user);
+	assert_said(left, "DONE\n");
+	assert_null(right->peer);
+	again = connected();
+	greet(again, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
+	assert_said(again, "HOST-HAND-START|1");
+	assert_said(again, user);
+	in(again, "DONE");
+	ring_syncs(left, again);
+
+	/* The ring is there already. */
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 10);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, user);
+	assert_non_null(right->peer);
+	ring_syncs(left, right);
 }
 
 static void assert_only_greeting(struct test_conn *conn)
@@ -444,11 +589,16 @@ int main(void)
 		ring_test(test_weak_leased_of_two),
 		ring_test(test_weak_consent_of_two),
 		ring_test(test_weak_of_dead_origin),
+		ring_test(test_weak_in_old_handshake),
+		ring_test(test_conflict_with_old),
+		ring_test(test_sequence_of_restarted),
+		ring_test(test_alone_among_dead),
 		ring_test(test_director_without_instance),
 		ring_test(test_director_removed),
 		ring_test(test_pending),
 		ring_test(test_restored_users),
 		ring_test(test_joining_users),
+		ring_test(test_joining_hands_over),
 		ring_test(test_only_greeting_before_me),
 		ring_test(test_host_changed),
 		ring_test(test_host_removed),

@@ -101,7 +101,8 @@ static inline void ring_end(void)
 }
 
 /* The director of 10.0.0.<self> among 10.0.0.1 .. 10.0.0.<count> starts. */
-static inline void ring_init(unsigned int self, unsigned int count)
+static inline void
+ring_init_at(unsigned int self, unsigned int count, unsigned int later_msecs)
 {
 	struct ring_address *members = t_new(struct ring_address, count);
 	unsigned int i;
@@ -115,9 +116,14 @@ static inline void ring_init(unsigned int self, unsigned int count)
 		.members_count = count,
 		.ping_idle_msecs = 30000,
 		.ping_max_msecs = 60000,
-		.started = TEST_WALL * 1000ULL,
+		.started = TEST_WALL * 1000ULL + later_msecs,
 	};
 	director = director_init(&test_set, &ring_vfuncs, &now, &now);
+}
+
+static inline void ring_init(unsigned int self, unsigned int count)
+{
+	ring_init_at(self, count, 0);
 }
 
 static inline void ring_start(unsigned int self, unsigned int count)

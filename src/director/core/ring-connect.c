@@ -134,11 +134,15 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 				"Reconnecting to the preferred right side" :
 				"Connecting to the right side", now);
 		}
-		trying = TRUE;
 		/* A dead one that is nearer must not hold up the ring, nor one
 		   that accepts but says nothing. */
 		if (peer->state >= RING_PEER_HANDSHAKING)
 			return TRUE;
+		if (ring_member_last_failed(member) != 0) {
+			/* One of several dead ones is always tried again. */
+			continue;
+		}
+		trying = TRUE;
 		if (now->msecs - peer->created_msecs <
 		    RING_CONNECT_RACE_MSECS) {
 			ring_deadline_min(deadline, peer->created_msecs +
@@ -349,7 +353,10 @@ static void
 done_incoming(struct ring *ring, struct ring_peer *peer,
 	      const struct director_time *now)
 {
-	struct ring_message reply = { .type = RING_DONE };
+	struct ring_message reply = {
+		.type = RING_DONE,
+		.flag = !ring_knows(ring),
+	};
 	struct ring_peer *left = ring->left;
 
 	ring_send(ring, peer, &reply);
@@ -392,8 +399,22 @@ static void done_outgoing(struct ring *ring, struct ring_peer *peer)
 	ring->neighbours_changed = TRUE;
 }
 
+/* We were connected to our right before we joined the ring, and so was it: it
+   has to get what we got. */
+static void hand_over_again(struct ring *ring, const struct director_time *now)
+{
+	struct ring_peer *right = ring->right;
+
+	if (right == NULL || !right->isnt_ready || right->handed_ring ||
+	    !ring_knows(ring))
+		return;
+	ring_peer_end(ring, right, "Connecting again to hand over the ring");
+	(void)ring_peer_connect(ring, right->member,
+				"Handing over the ring to it", now);
+}
+
 void ring_handle_done(struct ring *ring, struct ring_peer *peer,
-		      struct ring_message *msg ATTR_UNUSED,
+		      struct ring_message *msg,
 		      const struct director_time *now)
 {
 	unsigned int msecs = now->msecs - peer->created_msecs;
@@ -415,13 +436,18 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 		 peer->users_sent);
 	peer->done_received = TRUE;
 	peer->state = RING_PEER_DONE;
-	if (peer->joining)
+	peer->isnt_ready = msg->flag;
+	if (peer->joining) {
+		ring->joined = TRUE;
 		director_users_replaced(ring->director);
+	}
 	ring_member_works(peer->member);
 	if (peer->incoming)
 		done_incoming(ring, peer, now);
 	else
 		done_outgoing(ring, peer);
+	if (peer->joining || !peer->incoming)
+		hand_over_again(ring, now);
 	ring_wake(ring);
 }
 

@@ -80,11 +80,12 @@ static void send_hosts(struct ring *ring, struct ring_peer *peer)
 {
 	struct ring_message msg = {
 		.type = RING_HOST_HAND_START,
-		.flag = ring->handshaked,
+		.flag = ring_knows(ring),
 	};
 	struct backend *const *backends;
 	unsigned int i, count;
 
+	peer->handed_ring = msg.flag;
 	ring_send(ring, peer, &msg);
 	backends = backends_sorted(ring->director->backends, &count);
 	for (i = 0; i < count; i++) {
@@ -94,7 +95,7 @@ static void send_hosts(struct ring *ring, struct ring_peer *peer)
 	}
 	i_zero(&msg);
 	msg.type = RING_HOST_HAND_END;
-	msg.flag = ring->handshaked;
+	msg.flag = peer->handed_ring;
 	ring_send(ring, peer, &msg);
 }
 
@@ -143,7 +144,10 @@ void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 		.type = RING_OPTIONS,
 		.text = OPTION_CONSISTENT_HASHING,
 	};
-	struct ring_message done = { .type = RING_DONE };
+	struct ring_message done = {
+		.type = RING_DONE,
+		.flag = !ring_knows(ring),
+	};
 	struct send_context ctx = { ring, peer, now };
 
 	if (director->v.ring.queued(director->context, peer) >=
@@ -151,7 +155,7 @@ void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 		return;
 	/* What we remember from before is of no use for a ring that we join,
 	   and those of 2.3 would take it. */
-	if (!ring->handshaked && peer->minor < RING_MINOR_OURS)
+	if (!ring_knows(ring) && peer->minor < RING_MINOR_OURS)
 		peer->users_pos = user_table_walk_end(director->users);
 	if (user_table_walk(director->users, &peer->users_pos, now->wall,
 			    RING_HANDSHAKE_STEPS, send_user, &ctx)) {
@@ -187,11 +191,11 @@ void ring_handle_host_hand_start(struct ring *ring, struct ring_peer *peer,
 				 const struct director_time *now ATTR_UNUSED)
 {
 	peer->in_host_list = TRUE;
-	if (msg->flag && !ring->handshaked) {
+	if (msg->flag && !ring_knows(ring)) {
 		/* We are the ones who join. */
 		peer->joining = TRUE;
 		forget_all_hosts(ring);
-	} else if (!msg->flag && ring->handshaked) {
+	} else if (!msg->flag && ring_knows(ring)) {
 		/* It joins us: what it remembers is older than what we know. */
 		peer->ignore_hosts = TRUE;
 		peer->ignore_users = TRUE;

@@ -58,7 +58,7 @@ enum ring_field_id {
 	F_USER_TIME,
 	F_MAJOR,
 	F_MINOR,
-	F_FLAG,
+	F_FLAG, F_ISNT_READY,
 	F_HOSTS_HASH,
 	F_BUFFERED,
 	F_PROTOCOL,

@@ -35,6 +35,8 @@ const struct ring_field ring_fields[] = {
 	[F_MAJOR] = { "major version", KIND_UINT32, MEMBER(major), 0 },
 	[F_MINOR] = { "minor version", KIND_UINT32, MEMBER(minor), 0 },
 	[F_FLAG] = { "flag", KIND_BOOL, MEMBER(flag), 0 },
+	[F_ISNT_READY] = { "not ready flag", KIND_BOOL, MEMBER(flag),
+			   RING_MINOR_OURS },
 	[F_HOSTS_HASH] = { "hosts hash", KIND_UINT32, MEMBER(hosts_hash), 0 },
 	[F_BUFFERED] = { "buffer size", KIND_UINT64, MEMBER(buffered), 0 },
 	[F_PROTOCOL] = { "protocol name", KIND_TEXT, MEMBER(text), 0 },
@@ -70,7 +72,8 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 		RING_MINOR_USER_TIMESTAMP, NAME("USER"), 3 },
 	[RING_OPTIONS] = { NAME("OPTIONS"), 5, LINK, HANDSHAKE,
 		{ F_OPTIONAL, F_OPTIONS } },
-	[RING_DONE] = { NAME("DONE"), 0, LINK, HANDSHAKE, { F_END } },
+	[RING_DONE] = { NAME("DONE"), 0, LINK, HANDSHAKE,
+		{ F_OPTIONAL, F_ISNT_READY } },
 
 	[RING_DIRECTOR] = { NAME("DIRECTOR"), 0, OWN, ORDINARY,
 		{ DIRECTOR, F_OPTIONAL, F_CHANGED, F_INSTANCE,
@@ -153,6 +156,8 @@ bool ring_field_is_missing(const struct ring_field *field,
 		return !msg->has_timestamp;
 	case KIND_STATE:
 		return !msg->has_state;
+	case KIND_BOOL:
+		return !*(const bool *)src;
 	case KIND_WEAK:
 		return !msg->weak;
 	case KIND_TEXT:

@@ -122,7 +122,8 @@ struct ring_message {
 	unsigned int major;
 	/* VERSION; SYNC: lowest until now, 0 if not told */
 	unsigned int minor;
-	/* HOST-HAND-START, -END: the sender's ring is or was handshaked */
+	/* HOST-HAND-START, -END: the sender knows a ring that is or was
+	   handshaked. DONE from minor 10 on: it doesn't */
 	bool flag;
 	/* SYNC; 0 = not told */
 	uint32_t hosts_hash;

@@ -77,6 +77,8 @@ struct ring {
 
 	/* Our ring was complete once. */
 	bool handshaked;
+	/* We got what a ring knows; soon it is handshaked. */
+	bool joined;
 	bool synced;
 	uint64_t synced_changed_msecs;
 	unsigned int min_minor;
@@ -114,6 +116,12 @@ struct ring_peer_out {
 	struct ring_peer peer;
 	string_t *out;
 };
+
+/* Sequence numbers begin behind those of an earlier process start, unless that
+   used up four in each second: what it had sent, and a director that was hung
+   passes on now, isn't taken for the new one's. */
+#define RING_FIRST_SEQ(started_msecs) \
+	((uint32_t)((started_msecs) / 250) & 0x7fffffff)
 
 #define RING_LOG(ring, type, ...) \
 	DIRECTOR_LOG((ring)->director, type, t_strdup_printf(__VA_ARGS__))
@@ -334,6 +342,12 @@ static inline uint64_t
 ring_change_after(const struct director_time *now, uint64_t changed)
 {
 	return I_MAX((uint64_t)now->clock * 1000, changed + 1);
+}
+
+/* Do we know what a ring knows? */
+static inline bool ring_knows(const struct ring *ring)
+{
+	return ring->handshaked || ring->joined;
 }
 
 static inline void ring_deadline_min(uint64_t *deadline, uint64_t msecs)

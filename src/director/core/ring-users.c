@@ -10,12 +10,16 @@
    near expiry. A director that knows an older time than another one may think
    that the user is near expiry, or even has expired, while he hasn't; but for
    the other one he is near expiry then, and takes what the first one says. */
-static unsigned int refresh_secs(const struct ring *ring)
+static unsigned int near_expiry_secs(const struct ring *ring)
 {
 	unsigned int n = ring->director->set.user_expire_secs / 10;
 
-	n = I_MIN(I_MAX(n, 3), 30);
-	return I_MAX(n / 2, 1);
+	return I_MIN(I_MAX(n, 3), 30);
+}
+
+static unsigned int refresh_secs(const struct ring *ring)
+{
+	return I_MAX(near_expiry_secs(ring) / 2, 1);
 }
 
 bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
@@ -80,8 +84,26 @@ enum refresh_result {
 	REFRESH_CONFLICT,
 };
 
-/* He is on two backends. The lower address wins (§8.1, rule 4). Returns TRUE
-   if the message's does. */
+/* He is on two backends. The one where he was used last wins if the other is of
+   long ago, remembered by a director that was away, else the lower address
+   (§8.1, rule 4). What all believe in the end is the same: every word makes
+   the times more alike. */
+static bool
+conflict_is_won(struct ring *ring, user_idx_t idx,
+		const struct backend *backend, const struct backend *current,
+		time_t timestamp)
+{
+	time_t own = user_table_timestamp(ring->director->users, idx);
+	time_t long_ago = near_expiry_secs(ring);
+
+	if (timestamp > own + long_ago)
+		return TRUE;
+	if (timestamp + long_ago < own)
+		return FALSE;
+	return backend_ip_cmp(&backend->ip, &current->ip) < 0;
+}
+
+/* Returns TRUE if the message's backend wins. */
 static bool
 user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
 	      time_t timestamp, const struct director_time *now)
@@ -90,7 +112,7 @@ user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
 	struct backend *current =
 		backend_by_slot(director->backends,
 				user_table_slot(director->users, idx));
-	bool wins = backend_ip_cmp(&backend->ip, &current->ip) < 0;
+	bool wins = conflict_is_won(ring, idx, backend, current, timestamp);
 	uint32_t hash = user_table_hash(director->users, idx);
 	struct ring_message msg = {
 		.type = RING_USER_KICK_HASH,
@@ -132,6 +154,11 @@ refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
 	enum refresh_result result = REFRESH_SAME;
 
 	if ((flags & USER_FLAG_WEAK) != 0) {
+		if (!weak && user_table_time_is_near_expiry(users, timestamp,
+							    now->wall)) {
+			/* It was sent before the agreement was begun. */
+			return REFRESH_SAME;
+		}
 		if (!weak) {
 			user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
 			director_user_changed(ring->director);

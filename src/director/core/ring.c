@@ -78,6 +78,7 @@ struct ring *ring_init(struct director *director,
 	ring->self->self = TRUE;
 	ring->self->instance = RING_INSTANCE(set->started / 16,
 					     ring_address_hash(&set->self));
+	ring->last_seq = RING_FIRST_SEQ(set->started);
 	for (i = 0; i < set->members_count; i++) {
 		if (ring_member_lookup(ring->members,
 				       &set->members[i]) == NULL)

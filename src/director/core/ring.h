@@ -67,6 +67,9 @@ struct ring_peer {
 	bool options_received:1;
 	/* We join its ring: its users are ours. */
 	bool joining:1;
+	/* What we handed to it is what a ring knows. It doesn't know what a ring
+	   knows. */
+	bool handed_ring:1, isnt_ready:1;
 	/* Both rings were handshaked before: what is new to us is told on. */
 	bool merging:1;
 	/* Our left, but is it alive? */

@@ -219,11 +219,18 @@ bool user_table_is_expired(const struct user_table *table, user_idx_t idx,
 bool user_table_is_near_expiry(const struct user_table *table, user_idx_t idx,
 			       time_t now)
 {
+	return user_table_time_is_near_expiry(
+		table, user_table_timestamp(table, idx), now);
+}
+
+bool user_table_time_is_near_expiry(const struct user_table *table,
+				    time_t timestamp, time_t now)
+{
 	unsigned int n = table->expire_secs / 10;
 
 	n = I_MAX(n, NEAR_EXPIRY_MIN_SECS);
 	n = I_MIN(n, NEAR_EXPIRY_MAX_SECS);
-	return user_table_timestamp(table, idx) + table->expire_secs < now + n;
+	return timestamp + table->expire_secs < now + n;
 }
 
 bool user_table_is_recent(const struct user_table *table, user_idx_t idx,

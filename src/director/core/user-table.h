@@ -89,6 +89,8 @@ bool user_table_is_expired(const struct user_table *table, user_idx_t idx,
    timestamp + expire - n < now */
 bool user_table_is_near_expiry(const struct user_table *table, user_idx_t idx,
 			       time_t now);
+bool user_table_time_is_near_expiry(const struct user_table *table,
+				    time_t timestamp, time_t now);
 /* timestamp + expire/2 >= now */
 bool user_table_is_recent(const struct user_table *table, user_idx_t idx,
 			  time_t now);
