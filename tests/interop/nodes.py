@@ -3,6 +3,7 @@ root, ours on the 2.4 that is installed here. Also both ends of a director's
 sockets: a stand-in for the auth process, a login process, an admin client."""
 
 import base64
+import itertools
 import os
 import shutil
 import signal
@@ -65,7 +66,8 @@ def processes():
         except OSError:
             continue
         name, rest = text.split("(", 1)[1].rsplit(")", 1)
-        found[int(pid)] = (int(rest.split()[1]), name)
+        if rest.split()[0] != "Z":
+            found[int(pid)] = (int(rest.split()[1]), name)
     return found
 
 
@@ -152,13 +154,18 @@ class Node:
                            [self.master.pid] + list(self.children()))
 
     def stop(self):
+        children = []
         if self.master.poll() is None:
+            children = self.children()
             self.master.terminate()
             try:
                 self.master.wait(15)
             except subprocess.TimeoutExpired:
                 os.killpg(self.master.pid, signal.SIGKILL)
                 self.master.wait()
+        # they have the addresses that the next one may want
+        wait_for(lambda: not set(children) & set(processes()),
+                 "the processes to end")
         self.output.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -242,12 +249,16 @@ class FakeAuth:
 class LoginProcess:
     """A login process' connection to a director"""
 
+    # Each has another one, which no process has: auth tells them apart by it
+    pids = itertools.count(1 << 22)
+
     def __init__(self, node):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(20)
         self.sock.connect(node.path("login/director"))
         self.file = self.sock.makefile("rb")
-        self.sock.sendall(b"VERSION\t1\t2\nCPID\t%d\n" % os.getpid())
+        self.sock.sendall(b"VERSION\t1\t2\nCPID\t%d\n" %
+                          next(self.pids))
         while self.file.readline() not in (b"DONE\n", b""):
             pass
         self.last_id = 0
