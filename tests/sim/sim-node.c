@@ -64,8 +64,10 @@ static void node_record(void *context, const struct director_record *record)
 	if (node->dying)
 		return;
 	journal_add(node, record);
-	if (record->type == DIRECTOR_RECORD_HOST_REMOVE ||
-	    record->type == DIRECTOR_RECORD_HOST_FLUSH)
+	/* Who joins forgets its own, too. */
+	if ((record->type == DIRECTOR_RECORD_HOST_REMOVE ||
+	     record->type == DIRECTOR_RECORD_HOST_FLUSH) &&
+	    node->core != NULL && ring_is_handshaked(director_ring(node->core)))
 		sim_check_forgotten(node->sim->check, &record->ip);
 }
 

@@ -15,12 +15,24 @@ struct backend_entry {
 	struct vhost_points points;
 };
 
+ARRAY_DEFINE_TYPE(backend_entries, struct backend_entry *);
+
+/* Rings of a tag that are remembered at most: each may be large. */
+#define BACKEND_OLD_RINGS_MAX 4
+
+struct backend_ring {
+	struct vhost_ring points;
+	/* whom the points refer to */
+	ARRAY_TYPE(backend_entries) members;
+};
+
 struct backend_tag {
 	char *name;
 	bool ring_valid;
-	struct vhost_ring ring;
-	/* whom the ring's points refer to */
-	ARRAY(struct backend_entry *) members;
+	struct backend_ring ring;
+	/* How it was since backends_mark() */
+	struct backend_ring old_rings[BACKEND_OLD_RINGS_MAX];
+	unsigned int old_rings_count;
 };
 
 struct backend_slot {
@@ -48,6 +60,8 @@ struct backends {
 	/* Nobody gets more points than this. */
 	unsigned int max_points;
 	unsigned int generation;
+	/* Old rings are remembered. */
+	bool marked;
 };
 
 static struct backend_entry *backend_entry(struct backend *backend)
@@ -91,10 +105,22 @@ static void backend_free(struct backend *backend)
 	i_free(entry);
 }
 
+static void ring_free(struct backend_ring *ring)
+{
+	vhost_ring_free(&ring->points);
+	array_free(&ring->members);
+}
+
+static void tag_free_old_rings(struct backend_tag *tag)
+{
+	while (tag->old_rings_count > 0)
+		ring_free(&tag->old_rings[--tag->old_rings_count]);
+}
+
 static void backend_tag_free(struct backend_tag *tag)
 {
-	vhost_ring_free(&tag->ring);
-	array_free(&tag->members);
+	tag_free_old_rings(tag);
+	ring_free(&tag->ring);
 	i_free(tag->name);
 	i_free(tag);
 }
@@ -244,7 +270,7 @@ static struct backend_tag *tag_get(struct backends *backends, const char *name)
 		return tag;
 	tag = i_new(struct backend_tag, 1);
 	key = tag->name = i_strdup(name);
-	i_array_init(&tag->members, 8);
+	i_array_init(&tag->ring.members, 8);
 	hash_table_insert(backends->tags, key, tag);
 	return tag;
 }
@@ -284,7 +310,7 @@ backend_ring_changed(struct backends *backends, struct backend *backend)
 
 	if (entry->points.count > I_MIN(backend->vhosts, backends->max_points))
 		backend_update_points(backends, entry);
-	vhost_ring_free(&entry->tag->ring);
+	vhost_ring_free(&entry->tag->ring.points);
 	entry->tag->ring_valid = FALSE;
 	backends->generation++;
 }
@@ -316,6 +342,8 @@ static void backends_update_max_points(struct backends *backends)
 
 	if (backends->max_points == max_points)
 		return;
+	/* every ring would have to be remembered as it was */
+	backends_unmark(backends);
 	backends->max_points = max_points;
 	array_foreach_elem(&backends->sorted, backend)
 		backend_ring_changed(backends, backend);
@@ -329,7 +357,7 @@ static void tag_build_ring(struct backends *backends, struct backend_tag *tag)
 	struct backend *backend;
 	unsigned int count;
 
-	array_clear(&tag->members);
+	array_clear(&tag->ring.members);
 	i_array_init(&points, 16);
 	array_foreach_elem(&backends->sorted, backend) {
 		entry = backend_entry(backend);
@@ -339,30 +367,94 @@ static void tag_build_ring(struct backends *backends, struct backend_tag *tag)
 		if (backend->down)
 			continue;
 		const struct vhost_points *p = &entry->points;
-		array_push_back(&tag->members, &entry);
+		array_push_back(&tag->ring.members, &entry);
 		array_push_back(&points, &p);
 	}
 	list = array_get(&points, &count);
-	vhost_ring_build(&tag->ring, list, count);
+	vhost_ring_build(&tag->ring.points, list, count);
 	array_free(&points);
 	tag->ring_valid = TRUE;
+}
+
+static struct backend *
+ring_find(const struct backend_ring *ring, uint32_t hash)
+{
+	struct backend_entry *const *entryp;
+	uint32_t member;
+
+	if (!vhost_ring_find(&ring->points, hash, &member))
+		return NULL;
+	entryp = array_idx(&ring->members, member);
+	return &(*entryp)->backend;
 }
 
 struct backend *
 backend_by_hash(struct backends *backends, const char *tag_name, uint32_t hash)
 {
 	struct backend_tag *tag = tag_lookup(backends, tag_name);
-	struct backend_entry *const *entryp;
-	uint32_t member;
 
 	if (tag == NULL)
 		return NULL;
 	if (!tag->ring_valid)
 		tag_build_ring(backends, tag);
-	if (!vhost_ring_find(&tag->ring, hash, &member))
+	return ring_find(&tag->ring, hash);
+}
+
+struct backend *
+backend_by_hash_unchanged(struct backends *backends, const char *tag_name,
+			  uint32_t hash)
+{
+	struct backend_tag *tag = tag_lookup(backends, tag_name);
+	struct backend *backend;
+	unsigned int i;
+
+	if (!backends->marked || tag == NULL)
 		return NULL;
-	entryp = array_idx(&tag->members, member);
-	return &(*entryp)->backend;
+	backend = backend_by_hash(backends, tag_name, hash);
+	for (i = 0; i < tag->old_rings_count; i++) {
+		if (ring_find(&tag->old_rings[i], hash) != backend)
+			return NULL;
+	}
+	return backend;
+}
+
+void backends_unmark(struct backends *backends)
+{
+	struct hash_iterate_context *iter;
+	struct backend_tag *tag;
+	const char *name;
+
+	if (!backends->marked)
+		return;
+	backends->marked = FALSE;
+	iter = hash_table_iterate_init(backends->tags);
+	while (hash_table_iterate(iter, backends->tags, &name, &tag))
+		tag_free_old_rings(tag);
+	hash_table_iterate_deinit(&iter);
+}
+
+void backends_mark(struct backends *backends)
+{
+	backends_unmark(backends);
+	backends->marked = TRUE;
+}
+
+/* The tag's ring is about to change. */
+static void tag_remember(struct backends *backends, struct backend_tag *tag)
+{
+	if (!backends->marked)
+		return;
+	if (tag->old_rings_count == BACKEND_OLD_RINGS_MAX) {
+		backends_unmark(backends);
+		return;
+	}
+	/* nobody may have asked for it, but others may have had it too */
+	if (!tag->ring_valid)
+		tag_build_ring(backends, tag);
+	tag->old_rings[tag->old_rings_count++] = tag->ring;
+	i_zero(&tag->ring);
+	i_array_init(&tag->ring.members, 8);
+	tag->ring_valid = FALSE;
 }
 
 unsigned int backends_generation(const struct backends *backends)
@@ -403,6 +495,7 @@ backend_add(struct backends *backends, const struct ip_addr *ip,
 
 	entry = i_new(struct backend_entry, 1);
 	entry->tag = tag_get(backends, tag);
+	tag_remember(backends, entry->tag);
 	backend = &entry->backend;
 	backend->ip = *ip;
 	backend->tag = entry->tag->name;
@@ -429,6 +522,7 @@ void backend_remove(struct backends *backends, struct backend **_backend)
 	const struct ip_addr *key = &backend->ip;
 
 	*_backend = NULL;
+	backends_unmark(backends);
 	slot_kill(backends, backend->slot);
 	array_delete(&backends->sorted, sorted_find(backends, &backend->ip), 1);
 	hash_table_remove(backends->by_ip, key);
@@ -442,6 +536,7 @@ bool backend_flush(struct backends *backends, struct backend *backend)
 {
 	uint16_t old_slot = backend->slot;
 
+	backends_unmark(backends);
 	if (backend_users(backends, backend) == 0)
 		return TRUE;
 	if (!slot_alloc(backends, backend))
@@ -455,6 +550,7 @@ bool backend_set_vhosts(struct backends *backends, struct backend *backend,
 {
 	if (backend->vhosts == vhosts)
 		return FALSE;
+	tag_remember(backends, backend_entry(backend)->tag);
 	backends->vhosts_sum += vhosts;
 	backends->vhosts_sum -= backend->vhosts;
 	backend->vhosts = vhosts;
@@ -468,6 +564,7 @@ bool backend_set_down(struct backends *backends, struct backend *backend,
 {
 	if (backend->down == down)
 		return FALSE;
+	tag_remember(backends, backend_entry(backend)->tag);
 	backend->down = down;
 	backend->last_updown_change = now;
 	backend_ring_changed(backends, backend);

@@ -100,6 +100,17 @@ backends_sorted(struct backends *backends, unsigned int *count_r);
 struct backend *
 backend_by_hash(struct backends *backends, const char *tag, uint32_t hash);
 
+/* From now on it is remembered where backend_by_hash() would put each hash, until
+   backends_unmark(), or a backend is removed or flushed, or too much changes to
+   be remembered. What was remembered before is forgotten. */
+void backends_mark(struct backends *backends);
+void backends_unmark(struct backends *backends);
+/* As backend_by_hash(), but NULL if the hash was put elsewhere at any time since
+   backends_mark(), or that isn't remembered. */
+struct backend *
+backend_by_hash_unchanged(struct backends *backends, const char *tag,
+			  uint32_t hash);
+
 /* Number of changes that could alter backend_by_hash() since init. */
 unsigned int backends_generation(const struct backends *backends);
 

@@ -126,8 +126,20 @@ director_new_user_backend(struct director *director,
 {
 	struct backend *backend, *previous;
 
-	backend = backend_by_hash(director->backends, lookup->tag,
-				  lookup->hash);
+	if (ring_is_synced(director->ring)) {
+		backend = backend_by_hash(director->backends, lookup->tag,
+					  lookup->hash);
+	} else {
+		/* The others put him there too, if they have seen the change
+		   that goes round or not. */
+		backend = director->adopting ? NULL :
+			backend_by_hash_unchanged(director->backends,
+						  lookup->tag, lookup->hash);
+		if (backend == NULL) {
+			*reason_r = "ring not synced";
+			return NULL;
+		}
+	}
 	if (backend == NULL) {
 		*reason_r = "no hosts";
 		return NULL;
@@ -353,11 +365,10 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 		if (director->walking)
 			(void)director_record_user(director, idx);
 	} else {
-		if (!ring_is_synced(director->ring))
-			return "ring not synced";
 		/* (Whom an administrator has forgotten goes elsewhere, session
 		   or not.) */
-		backend = !director->adopting ? NULL :
+		backend = !director->adopting ||
+			!ring_is_synced(director->ring) ? NULL :
 			director_session_backend(director, tag, lookup->hash);
 		if (backend == NULL) {
 			backend = director_new_user_backend(director, lookup,

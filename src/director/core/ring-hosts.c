@@ -101,7 +101,7 @@ host_travels(struct ring *ring, struct backend *backend,
 {
 	if (ring->left != NULL || ring->right != NULL)
 		backend->desynced = TRUE;
-	ring_changed(ring, now);
+	ring_hosts_changed(ring, now);
 }
 
 static void host_tell(struct ring *ring, const struct backend *backend)

@@ -292,6 +292,9 @@ void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
 /* Something changed that everybody has to have seen before new users are let
    in. */
 void ring_changed(struct ring *ring, const struct director_time *now);
+/* The same, but only new users whom the change moves have to wait
+   (doc/ring-protocol.md §9). */
+void ring_hosts_changed(struct ring *ring, const struct director_time *now);
 /* After left or right came or went */
 void ring_neighbours_run(struct ring *ring, const struct director_time *now);
 void ring_sync_run(struct ring *ring, const struct director_time *now);

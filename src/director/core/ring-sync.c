@@ -38,6 +38,12 @@ static void set_unsynced(struct ring *ring, const struct director_time *now)
 
 void ring_changed(struct ring *ring, const struct director_time *now)
 {
+	backends_unmark(ring->director->backends);
+	ring_hosts_changed(ring, now);
+}
+
+void ring_hosts_changed(struct ring *ring, const struct director_time *now)
+{
 	ring->sync_seq++;
 	ring->sync_changed_seq = ring->sync_seq;
 	if (ring->left == NULL && ring->right == NULL)
@@ -151,6 +157,9 @@ void ring_set_synced(struct ring *ring, const struct director_time *now)
 	backends = backends_sorted(director->backends, &count);
 	for (i = 0; i < count; i++)
 		backends[i]->desynced = FALSE;
+	/* Everybody had these backends a moment ago. */
+	if (ring->right != NULL)
+		backends_mark(director->backends);
 	director_ring_synced(director, now);
 	ring_wake(ring);
 }
@@ -167,7 +176,7 @@ own_sync(struct ring *ring, const struct ring_message *msg,
 	    msg->hosts_hash != backends_hash(ring->director->backends)) {
 		RING_LOG(ring, LOG_TYPE_ERROR, "Hosts unexpectedly changed "
 			 "during SYNC reply - resending");
-		ring_changed(ring, now);
+		ring_hosts_changed(ring, now);
 		return;
 	}
 	ring->min_minor = msg->minor == 0 ? 0 :
