@@ -20,6 +20,8 @@ struct test_conn {
 
 static ARRAY(struct test_conn *) test_conns;
 static unsigned int test_connects;
+/* What waits to be sent, on any connection */
+static size_t test_queue;
 
 static inline struct test_conn *conn_new(struct ring_peer *peer)
 {
@@ -58,7 +60,7 @@ test_send(void *context ATTR_UNUSED, struct ring_peer *peer,
 static inline size_t
 test_queued(void *context ATTR_UNUSED, struct ring_peer *peer ATTR_UNUSED)
 {
-	return 0;
+	return test_queue;
 }
 
 static inline void test_close(void *context ATTR_UNUSED, struct ring_peer *peer)
@@ -87,6 +89,7 @@ static inline int test_ring_setup(void **state)
 
 	p_array_init(&test_conns, test_pool, 8);
 	test_connects = 0;
+	test_queue = 0;
 	return ret;
 }
 

@@ -136,6 +136,14 @@ static bool send_user(user_idx_t idx, void *context)
 	return TRUE;
 }
 
+bool ring_handshake_has_room(struct ring *ring, struct ring_peer *peer)
+{
+	struct director *director = ring->director;
+
+	return director->v.ring.queued(director->context, peer) <
+		RING_HANDSHAKE_QUEUE_SIZE;
+}
+
 void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 			 const struct director_time *now)
 {
@@ -150,8 +158,7 @@ void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 	};
 	struct send_context ctx = { ring, peer, now };
 
-	if (director->v.ring.queued(director->context, peer) >=
-	    RING_HANDSHAKE_QUEUE_SIZE)
+	if (!ring_handshake_has_room(ring, peer))
 		return;
 	/* What we remember from before is of no use for a ring that we join,
 	   and those of 2.3 would take it. */

@@ -217,6 +217,7 @@ void ring_send_members(struct ring *ring, struct ring_peer *peer,
 		       const struct director_time *now);
 void ring_greet(struct ring *ring, struct ring_peer *peer,
 		const struct director_time *now);
+bool ring_handshake_has_room(struct ring *ring, struct ring_peer *peer);
 /* Sends more users if there is room. */
 void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 			 const struct director_time *now);

@@ -318,7 +318,7 @@ ring_peer_run(struct ring *ring, struct ring_peer *peer,
 }
 
 static void
-ring_peer_deadline(struct ring *ring, const struct ring_peer *peer,
+ring_peer_deadline(struct ring *ring, struct ring_peer *peer,
 		   const struct director_time *now, uint64_t *deadline)
 {
 	switch (peer->state) {
@@ -341,6 +341,9 @@ ring_peer_deadline(struct ring *ring, const struct ring_peer *peer,
 	}
 	if (peer->deadline_msecs != 0)
 		ring_deadline_min(deadline, peer->deadline_msecs);
+	/* without room it goes on when there is */
+	if (peer->sending_users && ring_handshake_has_room(ring, peer))
+		ring_deadline_min(deadline, now->msecs);
 	ring_ping_deadline(ring, peer, now, deadline);
 }
 

@@ -1,0 +1,69 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* How a director hands over its users */
+
+#include "test-ring.h"
+
+/* Several slices */
+#define TEST_USERS 20000
+
+/* Us at 10.0.0.2 with many users. Our right has gone, the next one greets. */
+static struct test_conn *next_one_greets(void)
+{
+	struct test_conn *left, *right, *conn;
+	unsigned int i;
+
+	ring_of(3, &left, &right);
+	for (i = 1; i <= TEST_USERS; i++) T_BEGIN {
+		in(left, "USER|%u|10.1.0.1|%u|%u", i, TEST_WALL,
+		   TEST_INSTANCE_LEFT);
+		if (i % 100 == 0)
+			forget_sent();
+	} T_END;
+	ring_peer_closed(director, right->peer, "reset", &now);
+	right->peer = NULL;
+	ring_end();
+	conn = connected();
+	greet(conn, "10.0.0.1", 10, TEST_INSTANCE_LEFT);
+	assert_not_said(conn, "DONE");
+	return conn;
+}
+
+/* Nothing else has to happen for that. */
+static void test_users_without_pause(void **state ATTR_UNUSED)
+{
+	struct test_conn *conn = next_one_greets();
+
+	test_pass(100);
+	assert_int_equal(said(conn, "U|"), TEST_USERS);
+	assert_int_equal(said(conn, "DONE"), 1);
+}
+
+/* It doesn't read: we wait, and not by asking again and again. */
+static void test_users_wait_for_room(void **state ATTR_UNUSED)
+{
+	struct test_conn *conn = next_one_greets();
+	unsigned int count = said(conn, "U|"), runs = test_runs;
+
+	test_queue = 1024 * 1024;
+	test_pass(100);
+	assert_int_equal(said(conn, "U|"), count);
+	assert_true(test_runs - runs < 5);
+	test_queue = 0;
+	ring_peer_drained(director, conn->peer, &now);
+	ring_end();
+	assert_true(said(conn, "U|") > count);
+	test_pass(100);
+	assert_int_equal(said(conn, "U|"), TEST_USERS);
+	assert_int_equal(said(conn, "DONE"), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ring_test(test_users_without_pause),
+		ring_test(test_users_wait_for_room),
+	};
+
+	return run_test_cases(tests);
+}
