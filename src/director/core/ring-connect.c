@@ -92,6 +92,16 @@ static uint64_t member_retry_msecs(const struct ring_member *member)
 		      member->connected_msecs + RING_REDIAL_MSECS);
 }
 
+/* The last attempt failed. One of several dead ones is always being tried again:
+   that isn't worth waiting for. But if the attempt is of longer ago than it
+   takes, we were hung meanwhile, and things may be different now. */
+static bool
+is_dead(const struct ring_member *member, const struct director_time *now)
+{
+	return ring_member_last_failed(member) != 0 &&
+		now->msecs < member->retry_msecs + RING_CONNECT_TIMEOUT_MSECS + 500;
+}
+
 /* Walks the members to our right, nearest first, up to the one that we have,
    and sees to it that somebody is being connected to. Returns FALSE if all are
    out of reach at the moment. *deadline: when to look again. */
@@ -138,10 +148,8 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 		   that accepts but says nothing. */
 		if (peer->state >= RING_PEER_HANDSHAKING)
 			return TRUE;
-		if (ring_member_last_failed(member) != 0) {
-			/* One of several dead ones is always tried again. */
+		if (is_dead(member, now))
 			continue;
-		}
 		trying = TRUE;
 		if (now->msecs - peer->created_msecs <
 		    RING_CONNECT_RACE_MSECS) {
