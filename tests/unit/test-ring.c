@@ -170,6 +170,27 @@ static void test_conflict_with_old(void **state ATTR_UNUSED)
 	assert_string_equal(known("jim", ""), "10.1.0.1");
 }
 
+/* Directors before 1.9 don't tell when he was used. */
+static void test_user_without_time(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	const char *user;
+
+	ring_of(3, &left, &right);
+	user = t_strdup_printf("USER|%u|10.1.0.1", test_hash("jane"));
+	in(left, "USER|%u|10.1.0.1|%u|%u", test_hash("jane"),
+	   TEST_WALL - 15, TEST_INSTANCE_LEFT);
+	forget_sent();
+	in(left, "%s", user);
+	assert_int_equal(user_table_timestamp(director_users(director),
+				test_user("jane", "")), TEST_WALL - 15);
+	assert_not_said(right, "USER");
+	now.wall++;
+	in(left, "%s", user);
+	assert_int_equal(user_table_timestamp(director_users(director),
+				test_user("jane", "")), now.wall);
+}
+
 /* -- Members -- */
 
 /* What the process before said is passed on late. */
@@ -591,6 +612,7 @@ int main(void)
 		ring_test(test_weak_of_dead_origin),
 		ring_test(test_weak_in_old_handshake),
 		ring_test(test_conflict_with_old),
+		ring_test(test_user_without_time),
 		ring_test(test_sequence_of_restarted),
 		ring_test(test_alone_among_dead),
 		ring_test(test_director_without_instance),

@@ -194,6 +194,18 @@ refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
 	return result;
 }
 
+/* Those before minor 9 don't tell when. A time that is hardly older than now isn't
+   worth a message of each of them to each other. */
+static time_t
+untold_time(struct director *director, user_idx_t idx,
+	    const struct director_time *now)
+{
+	time_t old = user_table_timestamp(director->users, idx);
+	unsigned int secs = I_MIN(director->set.user_expire_secs / 4, 15);
+
+	return old + secs >= now->wall ? old : now->wall;
+}
+
 /* The common rule, §8.1. Returns the user or USER_IDX_NONE. */
 static user_idx_t
 user_refresh(struct ring *ring, const struct ring_message *msg,
@@ -210,6 +222,8 @@ user_refresh(struct ring *ring, const struct ring_message *msg,
 	idx = user_table_lookup(director->users, backend->tag, msg->hash,
 				now->wall);
 	if (idx != USER_IDX_NONE) {
+		if (msg->type == RING_USER && !msg->has_timestamp)
+			timestamp = untold_time(director, idx, now);
 		*result_r = refresh_known(ring, idx, backend, timestamp, weak,
 					  now);
 		return idx;
