@@ -1,6 +1,6 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
-/* Plays both ends of a director: the login processes that connect to
+/* Plays both ends of one or more directors: the login processes that connect to
    login/director, and the auth process behind it, whose socket this creates.
    Every answer is checked. Prints one JSON object. */
 
@@ -14,10 +14,11 @@
 #define MAX_OUTSTANDING (1U << 16)
 #define MAX_SAMPLES 4000000
 #define MAX_HOSTS 200
+#define MAX_DIRECTORS 16
 /* Nothing was answered for this long: give up */
 #define STUCK_NS 90000000000ULL
 
-enum conn_kind { KIND_LISTEN, KIND_AUTH, KIND_CLIENT };
+enum conn_kind { KIND_LISTEN, KIND_AUTH, KIND_CLIENT, KIND_CONTROL };
 
 struct request {
 	unsigned int user;
@@ -30,12 +31,16 @@ struct sample {
 };
 
 static struct {
-	const char *auth_path, *login_path, *admin_path, *admin_command;
-	int pid;
+	const char *auth_path[MAX_DIRECTORS], *login_path[MAX_DIRECTORS];
+	int pid[MAX_DIRECTORS];
+	/* How often each was given. Login processes are spread over the
+	   directors; there may be more pids, whose CPU time counts, too. */
+	unsigned int auth_count, login_count, pid_count;
+	const char *admin_path, *admin_command;
 	unsigned int first, users, clients, depth, rate;
 	uint64_t requests;
 	double idle_secs, tail_secs;
-	bool random, may_change, realtime;
+	bool random, may_change, realtime, control;
 } opt = {
 	.users = 1, .clients = 50, .depth = 1, .idle_secs = 1, .tail_secs = 1,
 };
@@ -218,6 +223,19 @@ static void auth_closed(struct conn *conn)
 	conn_free(conn);
 }
 
+/* "begin" and "end" on stdin stand for the start and the end of an admin
+   command */
+static bool control_line(struct conn *conn, char *line, size_t len)
+{
+	(void)conn;
+	(void)len;
+	if (strcmp(line, "begin") == 0)
+		admin->start = now_ns();
+	else
+		admin->end = now_ns();
+	return true;
+}
+
 static void poll_once(uint64_t timeout_ns)
 {
 	struct epoll_event events[256];
@@ -238,7 +256,11 @@ static void poll_once(uint64_t timeout_ns)
 			mark_dirty(conn);
 		if ((events[i].events & ~EPOLLOUT) == 0)
 			continue;
-		if (!conn_read(conn))
+		if (conn->kind == KIND_CONTROL) {
+			if (!conn_read(conn))
+				die("Nobody controls us any more");
+			conn_lines(conn, control_line);
+		} else if (!conn_read(conn))
 			auth_closed(conn);
 		else {
 			conn_lines(conn, conn->kind == KIND_AUTH ?
@@ -254,8 +276,8 @@ static void connect_clients(void)
 
 	clients = calloc(opt.clients, sizeof(*clients));
 	for (unsigned int i = 0; i < opt.clients; i++) {
-		clients[i] = conn_new(unix_connect(opt.login_path),
-				      KIND_CLIENT);
+		clients[i] = conn_new(unix_connect(
+			opt.login_path[i % opt.login_count]), KIND_CLIENT);
 		sprintf(handshake, "VERSION\t1\t2\nCPID\t%u\n", 100000 + i);
 		conn_add(clients[i], handshake);
 		mark_dirty(clients[i]);
@@ -293,8 +315,33 @@ static void set_realtime(void)
 	struct sched_param param = { .sched_priority = 1 };
 
 	(void)sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param);
-	(void)sched_setscheduler(opt.pid, SCHED_RR | SCHED_RESET_ON_FORK,
-				 &param);
+	for (unsigned int i = 0; i < opt.pid_count; i++)
+		(void)sched_setscheduler(opt.pid[i], SCHED_RR |
+					 SCHED_RESET_ON_FORK, &param);
+}
+
+static uint64_t directors_cpu_ns(void)
+{
+	uint64_t cpu = 0;
+
+	for (unsigned int i = 0; i < opt.pid_count; i++)
+		cpu += process_cpu_ns(opt.pid[i]);
+	return cpu;
+}
+
+/* When a ring's other directors have done their part as well */
+static uint64_t settled_cpu_ns(void)
+{
+	uint64_t cpu = directors_cpu_ns(), last;
+
+	if (opt.pid_count == 1)
+		return cpu;
+	do {
+		last = cpu;
+		usleep(50000);
+		cpu = directors_cpu_ns();
+	} while (cpu - last > 2000000);
+	return cpu;
 }
 
 static void check_stuck(uint64_t now)
@@ -335,7 +382,8 @@ static void run_paced(void)
 		flush_dirty();
 		if (admin != NULL) {
 			if (admin->end == 0 && now > admin->start + STUCK_NS)
-				die("%s: no reply", opt.admin_command);
+				die("%s: no reply", opt.control ? "control" :
+				    opt.admin_command);
 			last = admin->end == 0 ||
 				now < admin->end + opt.tail_secs * 1e9 ?
 				UINT64_MAX : sent;
@@ -353,7 +401,8 @@ static void print_samples(void)
 	size_t before_count = 0, during_count = 0;
 	uint64_t begin = UINT64_MAX;
 
-	if (admin != NULL)
+	/* it may not have begun */
+	if (admin != NULL && admin->start < now_ns())
 		begin = (admin->start - start_time) / 1000;
 	for (size_t i = 0; i < sample_count; i++) {
 		/* a request that was due just before waits as well */
@@ -393,7 +442,8 @@ static void run(void)
 	pid_t admin_pid = 0;
 	int status = 0;
 
-	conn_new(unix_listen(opt.auth_path), KIND_LISTEN);
+	for (unsigned int i = 0; i < opt.auth_count; i++)
+		conn_new(unix_listen(opt.auth_path[i]), KIND_LISTEN);
 	connect_clients();
 	if (opt.realtime)
 		set_realtime();
@@ -402,16 +452,20 @@ static void run(void)
 		admin = admin_start(opt.admin_path, opt.admin_command,
 				    start_time + opt.idle_secs * 1e9,
 				    &admin_pid);
+	} else if (opt.control) {
+		admin = calloc(1, sizeof(*admin));
+		admin->start = UINT64_MAX / 2;
+		conn_new(STDIN_FILENO, KIND_CONTROL);
 	}
-	cpu = process_cpu_ns(opt.pid);
+	cpu = directors_cpu_ns();
 	own_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	if (opt.rate == 0)
 		run_closed();
 	else
 		run_paced();
-	cpu = process_cpu_ns(opt.pid) - cpu;
 	own_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_cpu;
 	secs_ns = now_ns() - start_time;
+	cpu = settled_cpu_ns() - cpu;
 	disconnect_clients();
 	if (admin_pid != 0 &&
 	    (waitpid(admin_pid, &status, 0) < 0 || status != 0))
@@ -449,15 +503,23 @@ static const struct option long_options[] = {
 	{ "tail", required_argument, NULL, 't' },
 	{ "may-change", no_argument, NULL, 'm' },
 	{ "realtime", no_argument, NULL, 'T' },
+	{ "control", no_argument, NULL, 'x' },
 	{ NULL, 0, NULL, 0 }
 };
+
+static unsigned int next_director(unsigned int *count)
+{
+	if (*count == MAX_DIRECTORS)
+		die("Too many directors");
+	return (*count)++;
+}
 
 static void parse_option(int c)
 {
 	switch (c) {
-	case 'a': opt.auth_path = optarg; break;
-	case 'l': opt.login_path = optarg; break;
-	case 'p': opt.pid = atoi(optarg); break;
+	case 'a': opt.auth_path[next_director(&opt.auth_count)] = optarg; break;
+	case 'l': opt.login_path[next_director(&opt.login_count)] = optarg; break;
+	case 'p': opt.pid[next_director(&opt.pid_count)] = atoi(optarg); break;
 	case 'f': opt.first = strtoul(optarg, NULL, 10); break;
 	case 'u': opt.users = strtoul(optarg, NULL, 10); break;
 	case 'n': opt.requests = strtoull(optarg, NULL, 10); break;
@@ -470,6 +532,7 @@ static void parse_option(int c)
 	case 'i': opt.idle_secs = atof(optarg); break;
 	case 't': opt.tail_secs = atof(optarg); break;
 	case 'T': opt.realtime = true; break;
+	case 'x': opt.control = true; break;
 	case 'm': opt.may_change = true; break;
 	default: die("See the source for the options");
 	}
@@ -482,10 +545,11 @@ int main(int argc, char *argv[])
 
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		parse_option(c);
-	if (opt.auth_path == NULL || opt.login_path == NULL || opt.pid == 0 ||
-	    opt.users == 0 || opt.clients == 0 || opt.depth == 0 ||
+	if (opt.auth_count != opt.login_count || opt.login_count == 0 ||
+	    opt.pid_count == 0 || opt.users == 0 || opt.clients == 0 || opt.depth == 0 ||
 	    (opt.admin_command != NULL) != (opt.admin_path != NULL) ||
-	    (opt.admin_command != NULL && opt.rate == 0) ||
+	    (opt.admin_command != NULL && (opt.rate == 0 || opt.control)) ||
+	    (opt.control && opt.rate == 0) ||
 	    opt.clients * opt.depth > MAX_OUTSTANDING / 2)
 		die("Wrong options");
 	signal(SIGPIPE, SIG_IGN);

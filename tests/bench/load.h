@@ -194,8 +194,8 @@ static inline bool conn_read(struct conn *conn)
 
 	if (conn->in_len == INPUT_SIZE)
 		die("Line is too long: %.80s", conn->in);
-	ret = recv(conn->fd, conn->in + conn->in_len,
-		   INPUT_SIZE - conn->in_len, 0);
+	ret = read(conn->fd, conn->in + conn->in_len,
+		   INPUT_SIZE - conn->in_len);
 	if (ret < 0 && errno == EAGAIN)
 		return true;
 	if (ret <= 0)
