@@ -20,6 +20,9 @@
 #define NOTIFY_MAX_LINES 200
 /* Complaints about broken lines: not more often than this */
 #define NOTIFY_LOG_INTERVAL_SECS 10
+/* Names that come more often than this are collected for so long: none of them
+   is urgent, and waking up costs more than what is done for a name. */
+#define NOTIFY_COLLECT_MSECS 10
 /* A FIFO that can't be read is tried again after this */
 #define NOTIFY_RETRY_MSECS 1000
 
@@ -33,6 +36,7 @@ struct proxy_notify {
 	/* The rest of a line that was too long is skipped */
 	bool skipping;
 
+	uint64_t last_msecs;
 	time_t logged;
 	unsigned int unlogged;
 };
@@ -148,6 +152,15 @@ static bool notify_lines(struct proxy_notify *notify)
 	return FALSE;
 }
 
+static bool notify_is_busy(struct proxy_notify *notify)
+{
+	uint64_t msecs = director_daemon_now().msecs;
+	bool busy = msecs - notify->last_msecs < NOTIFY_COLLECT_MSECS * 3 / 2;
+
+	notify->last_msecs = msecs;
+	return busy;
+}
+
 static void notify_input(struct proxy_notify *notify)
 {
 	const unsigned char *data;
@@ -159,6 +172,10 @@ static void notify_input(struct proxy_notify *notify)
 		/* what was read before the end comes first, too */
 		notify_pause(notify, DIRECTOR_SLICE_PAUSE_MSECS);
 		ret = 0;
+	} else if (ret > 0) {
+		/* after a large read there is more */
+		if (notify_is_busy(notify) && ret < NOTIFY_MAX_LINE_LEN / 2)
+			notify_pause(notify, NOTIFY_COLLECT_MSECS);
 	} else if (ret == -2) {
 		data = i_stream_get_data(notify->input, &size);
 		if (size > 0 && memchr(data, '\n', size) == NULL) {
