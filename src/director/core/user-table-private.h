@@ -19,7 +19,9 @@ struct user_entry {
 	uint8_t unused;
 };
 
-#define USER_SLAB_BITS 16
+#ifndef USER_SLAB_BITS
+#  define USER_SLAB_BITS 16
+#endif
 #define USER_SLAB_SIZE (1U << USER_SLAB_BITS)
 #define USER_SLAB_MASK (USER_SLAB_SIZE - 1)
 
