@@ -74,6 +74,16 @@ service imap-login {
 # What a site writes in the language of the release that it has
 RELEASE_CONFIG = {"2.3": """
 disable_plaintext_auth = no
+service director {
+  fifo_listener login/proxy-notify {
+    mode = 0666
+  }
+}
+service ipc {
+  unix_listener ipc {
+    user = $default_internal_user
+  }
+}
 service imap-login {
   service_count = 0
 }
@@ -200,10 +210,10 @@ class Clients:
 
 
 class Site(Ring):
+    member = SiteMember
+
     def __init__(self, kinds):
         super().__init__(kinds)
-        self.members = [SiteMember(member.kind, i + 1, member.servers)
-                        for i, member in enumerate(self.members)]
         self.backends = None
         self.began = time.monotonic()
         # where everybody has to be, those who were there at first, and which

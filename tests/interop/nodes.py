@@ -264,7 +264,8 @@ class LoginProcess:
         self.last_id = 0
 
     def lookup(self, users):
-        """{user: host, or the whole answer where there is none}"""
+        """{user: host, or "name address" of one that has a name, or the whole
+        answer where there is none}"""
         pending, found = {}, {}
         for user in users:
             self.last_id += 1
@@ -280,9 +281,9 @@ class LoginProcess:
             args = line.rstrip(b"\n").split(b"\t")
             if args[0] not in (b"OK", b"FAIL"):
                 continue
-            host = [arg[5:] for arg in args if arg.startswith(b"host=")]
-            found[pending.pop(args[1])] = (host[0] if host else
-                                           line).decode()
+            host = [arg.split(b"=", 1)[1] for arg in args
+                    if arg.startswith((b"host=", b"hostip="))]
+            found[pending.pop(args[1])] = (b" ".join(host) or line).decode()
         return found
 
     def close(self):

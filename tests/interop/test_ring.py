@@ -30,9 +30,13 @@ USUAL = re.compile(
 
 
 class Member:
-    def __init__(self, kind, number, servers, extra=""):
+    mail_servers = BACKENDS
+    # what auth tells of a user
+    fields = None
+
+    def __init__(self, kind, ip, servers, extra=""):
         self.kind = kind
-        self.ip = "127.0.1.%d" % number
+        self.ip = ip
         self.servers = servers
         self.extra = extra
         self.node = self.auth = self.login = self.admin = None
@@ -49,8 +53,8 @@ service director {
 """ % (self.servers, "listen" if self.kind == "ours" else "address",
             self.ip, PORT)
         director = our_director if self.kind == "ours" else original_director
-        self.node = director(BACKENDS, config + self.extra)
-        self.auth = FakeAuth(self.node)
+        self.node = director(self.mail_servers, config + self.extra)
+        self.auth = FakeAuth(self.node, self.fields)
         self.admin = Admin(self.node)
 
     def stop(self):
@@ -95,10 +99,12 @@ service director {
 
 
 class Ring:
-    def __init__(self, kinds, extra=""):
-        servers = " ".join("127.0.1.%d" % (i + 1) for i in range(len(kinds)))
-        self.members = [Member(kind, i + 1, servers, extra)
-                        for i, kind in enumerate(kinds)]
+    member = Member
+
+    def __init__(self, kinds, extra="", address="127.0.1.%d"):
+        ips = [address % (i + 1) for i in range(len(kinds))]
+        self.members = [self.member(kind, ip, " ".join(ips), extra)
+                        for kind, ip in zip(kinds, ips)]
 
     def __enter__(self):
         try:
