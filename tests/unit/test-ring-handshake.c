@@ -58,11 +58,35 @@ static void test_users_wait_for_room(void **state ATTR_UNUSED)
 	assert_int_equal(said(conn, "DONE"), 1);
 }
 
+/* Its greeting was 5 s old when we started and read it. What it says when it
+   has got ours tells its clock, so users aren't taken for younger. */
+static void test_users_after_late_greeting(void **state ATTR_UNUSED)
+{
+	struct test_conn *left;
+
+	ring_start(2, 3);
+	left = incoming("10.0.0.1");
+	assert_non_null(left);
+	in(left, "VERSION|director|1|10");
+	in(left, "ME|10.0.0.1|9090|%u|%u|%u", TEST_WALL - 5,
+	   TEST_INSTANCE_LEFT, TEST_WALL - 5);
+	in(left, "DIRECTOR|10.0.0.1|9090|1|%u|%u", TEST_INSTANCE_LEFT,
+	   TEST_WALL);
+	in(left, "HOST-HAND-START|1");
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	in(left, "U|%u|10.1.0.1|%u", test_hash("jane"), TEST_WALL - 20);
+	assert_int_equal(user_table_timestamp(director_users(director),
+					      test_user("jane", "")),
+			 TEST_WALL - 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_users_without_pause),
 		ring_test(test_users_wait_for_room),
+		ring_test(test_users_after_late_greeting),
 	};
 
 	return run_test_cases(tests);

@@ -138,7 +138,9 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			ring_send_member(ring, peer, member, now);
 		}
 	}
-	if (msg->even_clock != 0 && !member->clock_known) {
+	/* Its ME may have waited until we had started. This hasn't. */
+	if (msg->even_clock != 0 &&
+	    (!member->clock_known || member == peer->member)) {
 		ring_member_set_clock(member, msg->even_clock, now->wall,
 				      now->msecs);
 	}
