@@ -57,14 +57,14 @@ def check_table(site):
     reference = site.running()[0]
     tables = [(member, member.table()) for member in site.running()]
     before, after = tables[0][1], reference.table()
-    # refreshes may be told up to 15 s later
+    # refreshes may be told up to 15 s later; clocks count whole seconds
     late = {user_hash(user): 16 for user in site.busy}
     for member, table in tables:
         wrong = []
         for user in site.base:
             key = user_hash(user)
             host, until = table.get(key, (None, 0))
-            secs = late.get(key, 1)
+            secs = late.get(key, 2)
             if host != site.hosts[user] or not \
                     before[key][1] - secs <= until <= after[key][1] + secs:
                 wrong.append((user, site.hosts[user], host, before[key][1],
