@@ -24,6 +24,9 @@ struct ring_members;
 /* So many USER-WEAKs of a director are remembered; what is older isn't passed on
    any more. The same one is passed on as often as a SYNC. */
 #define RING_WEAK_MEMORY 64
+/* Others can't make us know more members than these, the removed ones
+   included. */
+#define RING_MEMBERS_MAX 64
 /* The same SYNC is passed on at most so many times. */
 #define RING_SYNC_MAX_REPEATS 4
 /* A SYNC with a lower sequence number is believed if its originator's clock

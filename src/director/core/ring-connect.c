@@ -188,19 +188,23 @@ void ring_connect_run(struct ring *ring, const struct director_time *now)
 	run_alone(ring, now);
 }
 
+/* What isn't done when its time has come waits for something else. */
+static void
+deadline_once(uint64_t since_msecs, unsigned int msecs,
+	      const struct director_time *now, uint64_t *deadline)
+{
+	if (since_msecs != 0 && now->msecs < since_msecs + msecs)
+		ring_deadline_min(deadline, since_msecs + msecs);
+}
+
 void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 			   uint64_t *deadline)
 {
 	if (ring->set.self.port != 0)
 		(void)connect_candidates(ring, now, FALSE, deadline);
-	if (!ring->handshaked) {
-		ring_deadline_min(deadline, ring->started_msecs +
-				  RING_ALONE_WAIT_MSECS);
-	}
-	if (ring->half_msecs != 0) {
-		ring_deadline_min(deadline, ring->half_msecs +
-				  RING_HALF_MSECS);
-	}
+	deadline_once(ring->handshaked ? 0 : ring->started_msecs,
+		      RING_ALONE_WAIT_MSECS, now, deadline);
+	deadline_once(ring->half_msecs, RING_HALF_MSECS, now, deadline);
 }
 
 static void
@@ -246,9 +250,14 @@ member_of_me(struct ring *ring, struct ring_peer *peer,
 		return NULL;
 	}
 	member = ring_member_lookup(ring->members, &msg->director);
-	if (member == NULL)
+	if (member == NULL) {
+		if (!ring_members_make_room(ring, &msg->director, now)) {
+			ring_peer_fail(ring, peer, FALSE, now,
+				       "Too many directors");
+			return NULL;
+		}
 		member = ring_member_add(ring->members, &msg->director);
-	else if (member->self) {
+	} else if (member->self) {
 		ring_peer_fail(ring, peer, FALSE, now,
 			       "Connection from self, dropping");
 		return NULL;
@@ -263,8 +272,16 @@ member_of_me(struct ring *ring, struct ring_peer *peer,
 static void left_arrives(struct ring *ring, struct ring_peer *peer,
 			 const struct director_time *now)
 {
-	struct ring_peer *left = ring->left;
+	struct ring_peer *left = ring->left, *other;
 
+	for (other = ring->peers; other != NULL; other = other->next) {
+		/* one is enough, whatever became of the other */
+		if (other != peer && other != left && other->incoming &&
+		    other->member == peer->member) {
+			ring_peer_end(ring, other, "Replacing with new "
+				      "incoming connection");
+		}
+	}
 	if (left == NULL) {
 		ring_member_works(peer->member);
 	} else if (left->member == peer->member) {
@@ -273,6 +290,8 @@ static void left_arrives(struct ring *ring, struct ring_peer *peer,
 			 left->member->name, peer->member->name);
 		ring_peer_end(ring, left,
 			      "Replacing with new incoming connection");
+	} else if (left->told_connect) {
+		; /* until it goes */
 	} else if (left_distance(ring, peer->member) <
 		   left_distance(ring, left->member)) {
 		send_connect(ring, left, peer->member, now);
@@ -479,9 +498,14 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 	struct ring_member *member;
 
 	member = ring_member_lookup(ring->members, &msg->director);
-	if (member == NULL)
+	if (member == NULL) {
+		if (!ring_members_make_room(ring, &msg->director, now)) {
+			ring_peer_end(ring, peer, "Too many directors");
+			return;
+		}
 		member = ring_member_new(ring, &msg->director,
 					 peer->member->name);
+	}
 	if (member->self || member->removed || (ring->right != NULL &&
 	    ring_right_distance(ring, member) >=
 	    ring_right_distance(ring, ring->right->member))) {

@@ -77,19 +77,28 @@ void ring_hosts_purge(struct ring *ring, const struct director_time *now)
 	}
 }
 
-void ring_send_removed_hosts(struct ring *ring, struct ring_peer *peer)
+static void
+removed_send(struct ring *ring, struct ring_peer *peer,
+	     const struct ring_removed_host *host)
 {
-	const struct ring_removed_host *host;
-	struct ring_message msg = { .type = RING_HOST_REMOVE };
+	struct ring_message msg = {
+		.type = RING_HOST_REMOVE,
+		.ip = host->ip,
+		.changed = host->changed,
+	};
 
 	if (peer->minor < RING_MINOR_OURS)
 		return;
-	array_foreach(&ring->removed_hosts, host) {
-		msg.ip = host->ip;
-		msg.changed = host->changed;
-		ring_originate(ring, &msg);
-		ring_send(ring, peer, &msg);
-	}
+	ring_originate(ring, &msg);
+	ring_send(ring, peer, &msg);
+}
+
+void ring_send_removed_hosts(struct ring *ring, struct ring_peer *peer)
+{
+	const struct ring_removed_host *host;
+
+	array_foreach(&ring->removed_hosts, host)
+		removed_send(ring, peer, host);
 }
 
 /* -- Changes made here -- */
@@ -333,7 +342,7 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 	else if (msg->changed != 0 && ring->handshaked &&
 		 (removed = removed_find(ring, &msg->ip)) != NULL &&
 		 removed->changed >= msg->changed) {
-		ring_send_removed_hosts(ring, peer);
+		removed_send(ring, peer, removed);
 		return;
 	}
 	switch (action) {

@@ -57,6 +57,45 @@ ring_member_new(struct ring *ring, const struct ring_address *address,
 	return member;
 }
 
+bool ring_member_has_peer(struct ring *ring, const struct ring_member *member)
+{
+	const struct ring_peer *peer;
+
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (peer->member == member)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+bool ring_members_make_room(struct ring *ring,
+			    const struct ring_address *address,
+			    const struct director_time *now)
+{
+	struct ring_member *const *list, *oldest = NULL;
+	unsigned int i, count, held;
+
+	list = ring_members_sorted(ring->members, &count);
+	if (count < RING_MEMBERS_MAX)
+		return TRUE;
+	for (i = 0; i < count; i++) {
+		if (list[i]->removed && !ring_member_has_peer(ring, list[i]) &&
+		    (oldest == NULL ||
+		     list[i]->removed_msecs < oldest->removed_msecs))
+			oldest = list[i];
+	}
+	if (oldest != NULL) {
+		ring_member_forget(ring->members, &oldest);
+		return TRUE;
+	}
+	if (log_throttle(&ring->full_throttle, now->msecs, &held)) {
+		RING_LOG(ring, LOG_TYPE_ERROR, "director: %u directors are "
+			 "known already, ignoring %s%s", count,
+			 ring_address_str(address), log_throttle_more(held));
+	}
+	return FALSE;
+}
+
 /* Is what the message says of the member newer than what we know? */
 static bool
 member_is_news(const struct ring_member *member, const struct ring_message *msg)
@@ -107,6 +146,8 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		return;
 	}
 	if (member == NULL) {
+		if (!ring_members_make_room(ring, &msg->director, now))
+			return;
 		member = ring_member_new(ring, &msg->director, peer->member->name);
 		member->instance = msg->instance;
 		member->changed = I_MAX(msg->changed, 1);
@@ -173,7 +214,8 @@ void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,
 
 	member = ring_member_lookup(ring->members, &msg->director);
 	if (member == NULL) {
-		if (msg->changed == 0)
+		if (msg->changed == 0 ||
+		    !ring_members_make_room(ring, &msg->director, now))
 			return;
 		/* so that nobody who was apart brings it back */
 		member = ring_member_add(ring->members, &msg->director);

@@ -83,7 +83,7 @@ struct ring {
 	uint64_t synced_changed_msecs;
 	unsigned int min_minor;
 	struct log_throttle refused_throttle, failed_throttle;
-	struct log_throttle conflict_throttle;
+	struct log_throttle conflict_throttle, full_throttle;
 
 	uint64_t started_msecs;
 	/* Since when we have a left but no right, nor a candidate; 0 = it isn't
@@ -198,6 +198,14 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 struct ring_member *
 ring_member_new(struct ring *ring, const struct ring_address *address,
 		const char *by);
+/* May a director that somebody else tells of be added? If there are too many,
+   the one that was removed first is forgotten. Returns FALSE (and logs it) if
+   that isn't possible. */
+bool ring_members_make_room(struct ring *ring,
+			    const struct ring_address *address,
+			    const struct director_time *now);
+/* Does a connection to it exist, maybe one that is about to be closed? */
+bool ring_member_has_peer(struct ring *ring, const struct ring_member *member);
 /* Tells all except one's connections of the member. */
 void ring_tell_member(struct ring *ring, const struct ring_member *member,
 		      const struct ring_member *except,

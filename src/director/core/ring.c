@@ -331,6 +331,8 @@ ring_peer_deadline(struct ring *ring, struct ring_peer *peer,
 				  RING_ME_TIMEOUT_MSECS);
 		return;
 	case RING_PEER_HANDSHAKING:
+		if (peer->sending_users)
+			break;
 		ring_deadline_min(deadline, peer->input_msecs +
 				  (peer->incoming ?
 				   RING_HANDSHAKE_IN_TIMEOUT_MSECS :
@@ -352,7 +354,6 @@ static void ring_purge_removed(struct ring *ring,
 			       uint64_t *deadline)
 {
 	struct ring_member *const *list, *member;
-	struct ring_peer *peer;
 	unsigned int i, count;
 
 	list = ring_members_sorted(ring->members, &count);
@@ -366,11 +367,7 @@ static void ring_purge_removed(struct ring *ring,
 					  RING_REMOVED_PURGE_MSECS);
 			continue;
 		}
-		for (peer = ring->peers; peer != NULL; peer = peer->next) {
-			if (peer->member == member)
-				break;
-		}
-		if (peer == NULL) {
+		if (!ring_member_has_peer(ring, member)) {
 			ring_member_forget(ring->members, &member);
 			list = ring_members_sorted(ring->members, &count);
 		}
