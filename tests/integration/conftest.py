@@ -30,6 +30,20 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+def pytest_report_teststatus(report):
+    figures = [text for name, text in report.user_properties
+               if name == "figure"]
+    if report.when == "call" and report.passed and figures:
+        return "passed", ".", "PASSED (%s)" % "; ".join(figures)
+    return None
+
+
+@pytest.fixture
+def figure(request):
+    """Tells what is worth knowing of a test also when it passes"""
+    return lambda text: request.node.user_properties.append(("figure", text))
+
+
 FAILED = pytest.StashKey()
 
 

@@ -224,8 +224,11 @@ class Node:
     # What the log may always have
     usual = [USUAL, NO_DIRECTOR]
 
-    def __init__(self, folder, name, listen, config, relay=("127.0.0.1", 25)):
+    def __init__(self, folder, name, listen, config, relay=("127.0.0.1", 25),
+                 enter=()):
+        """enter: words of a command that runs Dovecot somewhere else"""
         self.name = name
+        self.enter = list(enter)
         self.dir = os.path.join(str(folder), name)
         self.addresses = listen.split()
         self.ip = self.addresses[0]
@@ -263,8 +266,8 @@ class Node:
             os.unlink(self.path("master.pid"))
         with open(self.dir + "/output", "ab") as output:
             self.master = subprocess.Popen(
-                ["dovecot", "-F", "-c", self.config_path], stdout=output,
-                stderr=output, stdin=subprocess.DEVNULL, cwd="/",
+                self.enter + ["dovecot", "-F", "-c", self.config_path],
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/",
                 start_new_session=True)
         try:
             wait_for(self.is_ready, "%s to start" % self.name)
@@ -284,13 +287,16 @@ class Node:
         """What has to be there before the node is ready"""
         return ["login/login", "anvil"]
 
-    def stop(self, timeout=20):
+    def stop(self, timeout=20, doveadm=False):
         """Ends it as an administrator would."""
         if self.master is None:
             return
         if self.master.poll() is None:
             children = self.pids()
-            self.master.terminate()
+            if doveadm:
+                self.doveadm("stop")
+            else:
+                self.master.terminate()
             try:
                 self.master.wait(patience(timeout))
             except subprocess.TimeoutExpired:
@@ -337,7 +343,7 @@ class Node:
                        r"child \d+ killed with signal 9)",
                        "Processes aren't dying after reload, sent SIGKILL ")
         count = len(self.log.find("SIGHUP received"))
-        self.master.send_signal(signal.SIGHUP)
+        self.doveadm("reload")
         self.log.wait("SIGHUP received", count=count + 1)
         self.doveadm("process", "status")
 

@@ -20,23 +20,29 @@ def rows_with(node, *columns):
 
 
 class Ring:
+    address = "127.0.1.%d"
+    backends = BACKENDS
+
     def __init__(self, nodes, count, **kwargs):
         self.nodes = nodes
         self.kwargs = kwargs
         self.members = []
         for i in range(count):
-            self.start(["127.0.1.%d" % (j + 1) for j in range(count)])
+            self.start([self.address % (j + 1) for j in range(count)])
 
-    def start(self, directors):
-        ip = "127.0.1.%d" % (len(self.members) + 1)
+    def start(self, directors, **kwargs):
+        ip = self.address % (len(self.members) + 1)
         self.members.append(self.nodes.director(
-            BACKENDS, name="director" + ip[-1], listen=ip,
-            directors=" ".join(directors), **self.kwargs))
+            self.backends, name="director" + ip[-1], listen=ip,
+            directors=" ".join(directors), **self.kwargs, **kwargs))
         if VALGRIND:
             # what the others send waits until it has begun
             self.members[-1].allow("clock differs from ours by",
                                    "Handshaking ME timed out")
         return self.members[-1]
+
+    def rows(self, member):
+        return rows_with(member, "type", "director ip", "status")
 
     def is_complete(self, members):
         """Everyone has the right neighbours and is synced"""
@@ -47,8 +53,7 @@ class Ring:
                 expected |= {
                     ("left", members[i - 1].ip, "synced"),
                     ("right", members[(i + 1) % count].ip, "synced")}
-            if set(rows_with(member, "type", "director ip",
-                             "status")) & expected != expected:
+            if not expected <= set(self.rows(member)):
                 return False
         return True
 
@@ -56,6 +61,6 @@ class Ring:
         """Until the first so many are a ring"""
         self.wait_for(self.members[:count])
 
-    def wait_for(self, members):
+    def wait_for(self, members, timeout=40):
         wait_for(lambda: self.is_complete(members),
-                 "a ring of %d" % len(members), 40)
+                 "a ring of %d" % len(members), timeout)
