@@ -307,14 +307,16 @@ class Giver(contextlib.ExitStack):
                    **self.options)
 
     def first_answer(self):
-        """Seconds until the other one has started, joined and answered"""
+        """Seconds until the other one's Dovecot has started, and until it has
+        joined and answered"""
         start = time.monotonic()
         self.joiner.start()
+        started = time.monotonic() - start
         favour(self.joiner.node.master.pid)
         self.joiner.login = LoginProcess(self.joiner.node)
         self.joiner.login.sock.settimeout(JOIN_TIMEOUT)
         self.joiner.lookup(["u1@example.com"])
-        return time.monotonic() - start
+        return started, time.monotonic() - start
 
     def check(self):
         """It has all users, on the same backends."""
@@ -331,27 +333,28 @@ class Giver(contextlib.ExitStack):
                                                         host))
 
     def join(self):
-        """Seconds until the first answer, and how long lookups here take
-        before that and meanwhile"""
+        """The seconds, and how long lookups here take before that and
+        meanwhile"""
         driver = self.bench.start("director-load", random=True, rate=2000,
                                   realtime=True, control=True, tail=0.1,
                                   **self.options)
         time.sleep(3)
         tell(driver, "begin")
-        secs = self.first_answer()
+        started, secs = self.first_answer()
         tell(driver, "end")
         done = self.bench.result(driver)
         self.check()
         self.joiner.stop()
         wait_for(self.member.is_synced, "the giver to be alone again", 40)
-        return secs, done
+        return started, secs, done
 
 
 def add_join(bench, giver, what):
-    secs, done = giver.join()
+    started, secs, done = giver.join()
     idle, during = done["latency"], done["during"]
     side = giver.ring.side
     bench.add(what, side, secs)
+    bench.add(what + " started", side, started)
     bench.add(what + " p99", side, (during["p99"] - idle["p99"]) / 1000)
     bench.add(what + " idle", side, idle["p99"] / 1000)
     bench.add(what + " max", side, during["max"] / 1000)
@@ -374,8 +377,10 @@ def measure_join(bench):
 
 
 def print_join(table):
-    print("\nA director starts and joins another one")
+    print("\nA director starts and joins another one (%d rounds, one with 10 M)"
+          % JOIN_ROUNDS)
     table.row("seconds until it answers, 1 M users", "join 1M", 2, ratio=0.5)
+    table.row("  of these until its Dovecot has started", "join 1M started", 2)
     values = table.bench.values
     if "join 10M" in values:
         limit = 12 * statistics.median(values["join 1M"]["ours"])
@@ -481,7 +486,8 @@ def measure_loss(bench):
 
 
 def print_loss(table):
-    print("\nOne of three directors falls silent")
+    print("\nOne of three directors falls silent (%d rounds, one of the "
+          "original)" % LOSS_ROUNDS)
     table.row("seconds until the others are in sync", "loss", 2, limit=5,
               unit=" s")
     table.row("seconds that the worst login of a new user took", "loss login",
