@@ -15,6 +15,10 @@
 #define SETTLE_MSECS(members) (35000 + (members) * 500)
 #define SETTLE_TWO_MSECS 150000
 #define LOG_LINE_MAX 4096
+/* After this, so many lines go round in a second: SYNC, questions about weak
+   users for whom lookups wait, refreshes */
+#define CIRCLES_AFTER_MSECS 8000
+#define CIRCLES_MAX 40
 
 static unsigned int peers_count(struct ring *ring)
 {
@@ -333,6 +337,28 @@ static void check_agree(struct fuzz_node *n1, struct fuzz_node *n2)
 		 backends_hash(director_backends(n2->core)));
 }
 
+/* In a ring that passes everything on, nobody else drops what has been seen. */
+static void check_circling(void)
+{
+	const struct ring *ring = director_ring(world.nodes[0].core);
+	struct fuzz_conn *left, *right;
+	uint64_t before;
+
+	if (ring->left == NULL || ring->right == NULL)
+		return;
+	left = ring->left->connection;
+	right = ring->right->connection;
+	if (!left->tame || !right->tame)
+		return;
+	fuzz_pass(CIRCLES_AFTER_MSECS, FALSE);
+	before = world.passed_on;
+	fuzz_pass(1000, FALSE);
+	if (world.passed_on - before > CIRCLES_MAX) {
+		i_panic("%"PRIu64" lines go round in a second",
+			world.passed_on - before);
+	}
+}
+
 void fuzz_check_end(bool silent)
 {
 	struct fuzz_conn *conn;
@@ -343,6 +369,7 @@ void fuzz_check_end(bool silent)
 	if (world.nodes_count > 1)
 		max += SETTLE_TWO_MSECS;
 
+	check_circling();
 	world.dial = silent ? FUZZ_DIAL_SILENT : FUZZ_DIAL_REFUSE;
 	world.link_up = TRUE;
 	array_foreach_elem(&world.conns, conn) {

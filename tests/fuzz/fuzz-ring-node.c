@@ -10,9 +10,10 @@
 #define BACKENDS 3
 #define BACKEND_VHOSTS 8
 /* How often cores run in so much time although nothing comes. Silence is
-   counted twice a second for each connection. */
+   counted twice a second for each connection, and each member may be tried. */
 #define IDLE_MAX(msecs) \
-	(200 + (msecs) * (20 + 4 * array_count(&world.conns)) / 1000)
+	(200 + 8 * RING_MEMBERS_MAX + \
+	 (msecs) * (20 + 4 * array_count(&world.conns)) / 1000)
 
 struct director_time fuzz_now(const struct fuzz_node *node)
 {
