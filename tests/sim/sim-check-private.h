@@ -4,7 +4,7 @@
 #include "sim-check.h"
 
 /* director_user_kick_delay: a backend needs so long to finish. */
-#define CHECK_KICK_DELAY SIM_SECS(2)
+#define CHECK_KICK_DELAY SIM_KICK_DELAY
 /* So long after a partition has healed, a director has come back, or users were
    forgotten, not all agree yet; and sim_round_time(). */
 #define CHECK_GRACE SIM_SECS(5)

@@ -280,7 +280,7 @@ void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip)
 }
 
 void sim_check_waited(struct sim_check *check, const struct sim_node *node,
-		      uint64_t since, bool no_hosts)
+		      uint64_t since, bool may_wait)
 {
 	struct sim *sim = check->sim;
 	uint64_t waited = sim->now - I_MAX(since, node->since);
@@ -289,7 +289,7 @@ void sim_check_waited(struct sim_check *check, const struct sim_node *node,
 		sim_fail(sim, "lookup", "%s: Lookup waited for %llu ms",
 			 node->name, (unsigned long long)waited / 1000);
 	}
-	if (!no_hosts && sim_is_calm(sim, since) &&
+	if (!may_wait && sim_is_calm(sim, since) &&
 	    !sim_check_is_partial(check) &&
 	    waited > SIM_SECS(3) + sim_round_time(sim)) {
 		sim_fail(sim, "calm lookup", "%s: Lookup waited for %llu ms "

@@ -24,7 +24,7 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 		   const struct ip_addr *ip, bool lmtp);
 void sim_check_ended(struct sim_check *check, struct check_hold *hold);
 void sim_check_waited(struct sim_check *check, const struct sim_node *node,
-		      uint64_t since, bool no_hosts);
+		      uint64_t since, bool may_wait);
 /* An administrator made the directors forget a backend's users (NULL: of
    all), or a director hears of it only now. */
 void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip);

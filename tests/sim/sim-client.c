@@ -208,6 +208,50 @@ void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item)
 	}
 }
 
+struct kick_context {
+	struct sim_node *node;
+	unsigned int process;
+	uint32_t hash;
+	struct ip_addr except;
+};
+
+static void client_kick(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
+{
+	const struct kick_context *ctx = arg;
+	struct sim_session *session;
+
+	array_foreach_elem(&sim->sessions, session) {
+		if (session->node == ctx->node && session->live &&
+		    session->started && session->process == ctx->process &&
+		    session->lookup.hash == ctx->hash &&
+		    (ctx->except.family == 0 ||
+		     !net_ip_compare(&session->ip, &ctx->except))) {
+			sim_trace(sim, ctx->node, "%s is kicked",
+				  client_name(session));
+			client_end(sim, session, 0);
+		}
+	}
+}
+
+void sim_client_kick(struct sim_node *node, const struct session_plugin *plugin,
+		     uint32_t hash, const struct ip_addr *except)
+{
+	struct kick_context *ctx = p_new(node->sim->pool, struct kick_context,
+					 1);
+
+	ctx->node = node;
+	ctx->hash = hash;
+	if (except != NULL)
+		ctx->except = *except;
+	while (node->plugins[ctx->process] != plugin) {
+		ctx->process++;
+		i_assert(ctx->process < SIM_PROCESSES);
+	}
+	/* some of them are slow */
+	sim_after(node->sim, SIM_MSECS(hash % 16 == 0 ? 700 : 1), client_kick,
+		  ctx, 0);
+}
+
 /* -- Lookups -- */
 
 static void client_admitted(struct sim_session *session)
@@ -263,7 +307,9 @@ static void client_waited(struct sim_session *session)
 		sim->tally->wait_max_seed = sim->plan->seed;
 	}
 	sim_check_waited(sim->check, node, session->asked_time,
-			 reason != NULL && strcmp(reason, "no hosts") == 0);
+			 reason != NULL &&
+			 (strcmp(reason, "no hosts") == 0 ||
+			  strcmp(reason, "user is being moved") == 0));
 }
 
 void sim_client_lookup_done(struct director_lookup *lookup, bool success)

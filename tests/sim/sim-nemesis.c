@@ -246,6 +246,29 @@ static void nemesis_host_do(struct sim *sim, void *arg,
 	sim_node_called(node);
 }
 
+static void nemesis_move(struct sim *sim, void *arg,
+			 uint64_t value ATTR_UNUSED)
+{
+	const struct sim_plan_item *item = arg;
+	const struct sim_backend *backend = &sim->plan->backends[item->b];
+	struct sim_node *node = nemesis_node(sim, item);
+	struct director_time now = sim_node_time(node);
+	enum director_host_result result;
+	const char *error;
+	uint32_t hash;
+
+	if (director_user_hash(node->core,
+			       sim_client_user(SIM_LOGIN_USER(item->a)),
+			       &hash, &error) < 0)
+		i_unreached();
+	sim_trace(sim, node, "ADMIN %s", sim_plan_item_str(sim->plan, item));
+	result = director_user_move(node->core, hash, &backend->ip, NEMESIS_BY,
+				    &now);
+	sim_trace(sim, node, "result: %u", result);
+	nemesis_acts(sim, FALSE);
+	sim_node_called(node);
+}
+
 static bool nemesis_linked(struct sim *sim, const struct sim_node *node1,
 			   const struct sim_node *node2)
 {
@@ -362,6 +385,7 @@ static bool nemesis_isolates(enum sim_plan_type type)
 	case PLAN_HOST:
 	case PLAN_RESET:
 	case PLAN_STALL:
+	case PLAN_MOVE:
 		return FALSE;
 	default:
 		return TRUE;
@@ -415,6 +439,10 @@ void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 	case PLAN_STALL:
 		sim_trace(sim, node, "STALL");
 		sim_net_stall(node, item->a, item->b);
+		break;
+	case PLAN_MOVE:
+		(void)sim_node_post_synced(nemesis_node(sim, item),
+					   nemesis_move, item, 0);
 		break;
 	case PLAN_LOGIN:
 	case PLAN_REFRESH:

@@ -149,7 +149,17 @@ static void node_close(void *context, struct ring_peer *peer)
 		sim_net_close(peer->connection);
 }
 
+static void node_kick(void *context, struct session_plugin *plugin,
+		      uint32_t hash, const struct ip_addr *except)
+{
+	struct sim_node *node = context;
+
+	if (!node->dying)
+		sim_client_kick(node, plugin, hash, except);
+}
+
 static const struct director_vfuncs node_vfuncs = {
+	.kick = node_kick,
 	.record = node_record,
 	.log = node_log,
 	.lookup_done = node_lookup_done,
@@ -336,6 +346,7 @@ node_core_init(struct sim_node *node)
 		.user_expire_secs = sim->plan->expire_secs,
 		.instance = sim_rand(&rand),
 		.hash_key = sim_rand(&rand),
+		.user_kick_delay_msecs = SIM_KICK_DELAY / 1000,
 		.ring = {
 			.self = node->address,
 			.members = members,

@@ -7,6 +7,7 @@
 static const char *const type_names[PLAN_TYPES] = {
 	"start", "login", "refresh", "kill", "pause", "cut", "cut-link",
 	"latency", "clock", "host", "ring-add", "ring-remove", "reset", "stall",
+	"move",
 };
 
 static const char *const stop_names[] = { "process", "machine", "clean" };
@@ -61,6 +62,11 @@ const char *sim_plan_item_str(const struct sim_plan *plan,
 	switch (item->type) {
 	case PLAN_LOGIN:
 		login_str(str, item);
+		break;
+	case PLAN_MOVE:
+		str_printfa(str, "user u%u to %s",
+			    (unsigned int)SIM_LOGIN_USER(item->a),
+			    plan->backends[item->b].name);
 		break;
 	case PLAN_REFRESH:
 		str_printfa(str, "user u%u", (unsigned int)item->a);

@@ -321,6 +321,37 @@ static void plan_host_again(struct sim_plan *plan, struct sim_rand *rand,
 	}
 }
 
+/* Mostly of a user who logs in at about that time, and sometimes two at once */
+static void plan_move(struct sim_plan *plan, struct sim_rand *rand,
+		      struct sim_plan_item *item)
+{
+	unsigned int user = sim_rand_below(rand, plan->users_count);
+	unsigned int tag = user % plan->tags_count;
+	uint64_t time = item->time;
+
+	item->a = user | tag << 8;
+	item->b = sim_rand_below(rand, plan->backends_count);
+	while (sim_rand_percent(rand, 60)) {
+		plan_login(plan, rand, time - I_MIN(time,
+				sim_rand_scale(rand, 1000, SIM_SECS(10))),
+			   user, SIM_SECS(60));
+	}
+	while (sim_rand_percent(rand, 70)) {
+		plan_login(plan, rand, time +
+			   sim_rand_scale(rand, 100, SIM_SECS(5)),
+			   user, SIM_SECS(5));
+	}
+	if (sim_rand_percent(rand, 20)) {
+		struct sim_plan_item *other;
+
+		other = plan_add(plan, PLAN_MOVE, time + sim_rand_below(rand,
+					4 * plan->max_latency + 1000),
+				 sim_rand_below(rand, plan->nodes_count));
+		other->a = user | tag << 8;
+		other->b = sim_rand_below(rand, plan->backends_count);
+	}
+}
+
 /* One more of this kind */
 static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
 		     enum sim_plan_type type)
@@ -380,6 +411,9 @@ static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
 		item->a = sim_rand_below(rand, 8);
 		item->b = plan_length(rand) / 4;
 		break;
+	case PLAN_MOVE:
+		plan_move(plan, rand, item);
+		break;
 	case PLAN_START:
 	case PLAN_LOGIN:
 	case PLAN_REFRESH:
@@ -400,6 +434,7 @@ static void plan_kinds(struct sim_plan *plan, struct sim_rand *rand)
 	unsigned int i, n = sim_rand_below(rand, 100), kinds;
 
 	plan->unsafe = sim_rand_percent(rand, 30);
+	plan->trouble[PLAN_MOVE] = sim_rand_percent(rand, 40);
 	if (n < 10 || plan->nodes_count == 1)
 		return;
 	if (n < 80) {

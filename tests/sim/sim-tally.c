@@ -41,6 +41,7 @@ static const char *const nemesis_names[PLAN_TYPES] = {
 	[PLAN_RING_REMOVE] = "ring removes",
 	[PLAN_RESET] = "resets",
 	[PLAN_STALL] = "stalls",
+	[PLAN_MOVE] = "moves",
 };
 
 void sim_tally_log(struct sim_tally *tally, const char *line)

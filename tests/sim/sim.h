@@ -30,6 +30,8 @@
 /* After a director's death its plugins end their sessions (design.md, rule
    5). */
 #define SIM_ORPHAN_GRACE SIM_SECS(15)
+/* director_user_kick_delay */
+#define SIM_KICK_DELAY SIM_SECS(2)
 /* A lookup waits at most so long */
 #define SIM_LOOKUP_MAX SIM_MSECS(DIRECTOR_LOOKUP_TIMEOUT_MSECS + 200)
 
@@ -64,6 +66,8 @@ enum sim_plan_type {
 	PLAN_RESET,
 	/* The same; b: for how long */
 	PLAN_STALL,
+	/* a: user and tag, b: backend */
+	PLAN_MOVE,
 	PLAN_TYPES
 };
 
@@ -273,6 +277,8 @@ void sim_client_probe(struct sim_node *node, unsigned int probe);
 /* When the oldest lookup that still waits there began; UINT64_MAX: none */
 uint64_t sim_client_waits_since(const struct sim_node *node);
 void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item);
+void sim_client_kick(struct sim_node *node, const struct session_plugin *plugin,
+		     uint32_t hash, const struct ip_addr *except);
 void sim_client_lookup_done(struct director_lookup *lookup, bool success);
 /* The director has gone. Its sessions live on for a while if the login
    processes do. */

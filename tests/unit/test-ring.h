@@ -70,7 +70,7 @@ static inline void test_close(void *context ATTR_UNUSED, struct ring_peer *peer)
 	conn->peer = NULL;
 }
 
-static const struct director_vfuncs ring_vfuncs = {
+static struct director_vfuncs ring_vfuncs = {
 	.record = test_record,
 	.log = test_log,
 	.lookup_done = test_lookup_done,

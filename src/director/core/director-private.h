@@ -3,6 +3,7 @@
 
 #include "director.h"
 #include "log-throttle.h"
+#include "user-move.h"
 
 /* Warnings that are throttled */
 enum director_log_kind {
@@ -28,6 +29,9 @@ struct director {
 	struct backends *previous;
 	struct user_table *users;
 	struct session_leases *leases;
+	struct user_moves *moves;
+	/* Number of director_kick_sessions() */
+	unsigned int kicks;
 	struct ring *ring;
 	/* The time of the event that changes leases or refreshes users */
 	struct director_time session_now;
@@ -98,6 +102,16 @@ bool director_walk(struct director *director, const struct director_time *now,
 		   unsigned int max_steps);
 void director_host_record(const struct backend *backend,
 			  struct director_record *record_r);
+
+/* Has all login processes end the user's sessions that aren't to the backend
+   except (may be NULL). tag NULL: in every tag. Returns how many there are. */
+unsigned int
+director_kick_sessions(struct director *director, const char *tag,
+		       uint32_t hash, const struct ip_addr *except);
+/* Has the user sessions, or may get them from answers that are out, that aren't
+   to the backend except? */
+bool director_has_sessions(struct director *director, const char *tag,
+			   uint32_t hash, const struct ip_addr *except);
 
 /* -- For the ring -- */
 

@@ -30,7 +30,7 @@ static void session_changed(user_idx_t idx, void *context)
 }
 
 void director_session_changed(const char *tag, uint32_t hash,
-			      bool leased ATTR_UNUSED, void *context)
+			      bool leased, void *context)
 {
 	struct director *director = context;
 	user_idx_t idx;
@@ -39,12 +39,20 @@ void director_session_changed(const char *tag, uint32_t hash,
 	if (tag == NULL) {
 		user_table_foreach_hash(director->users, hash, 0,
 					session_changed, director);
+		if (!leased) {
+			user_moves_session_ended(director->moves, NULL, hash,
+						 &director->session_now);
+		}
 		return;
 	}
-	idx = user_table_lookup(director->users,
-				backends_tag(director->backends, tag), hash, 0);
+	tag = backends_tag(director->backends, tag);
+	idx = user_table_lookup(director->users, tag, hash, 0);
 	if (idx != USER_IDX_NONE)
 		session_changed(idx, director);
+	if (!leased) {
+		user_moves_session_ended(director->moves, tag, hash,
+					 &director->session_now);
+	}
 }
 
 /* The lease belongs to a user; make the table say so. */
@@ -77,6 +85,10 @@ director_session_adopt(struct director *director,
 					net_ip2addr(&backend->ip),
 					net_ip2addr(&current->ip)),
 			now->msecs);
+		(void)director_kick_sessions(director, backend->tag, hash,
+					     &current->ip);
+		user_moves_session_started(director->moves, backend->tag, hash,
+					   &backend->ip, now);
 	}
 }
 
@@ -155,6 +167,82 @@ bool director_run_adopt(struct director *director,
 						 ADOPT_STEPS, adopt_user,
 						 director);
 	return director->adopting;
+}
+
+static unsigned int
+kick_user(struct director *director, const struct session_user *user,
+	  const struct ip_addr *except)
+{
+	const struct session_lease *lease;
+	unsigned int count = 0;
+
+	if (user == NULL)
+		return 0;
+	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
+		if (lease->state == SESSION_LEASE_ISSUED ||
+		    (except != NULL &&
+		     net_ip_compare(&lease->backend->ip, except)))
+			continue;
+		count++;
+		if (!session_lease_is_told(lease) ||
+		    lease->plugin->kicked == director->kicks)
+			continue;
+		lease->plugin->kicked = director->kicks;
+		if (director->v.kick == NULL)
+			continue;
+		director->v.kick(director->context, lease->plugin, user->hash,
+				 except);
+	}
+	return count;
+}
+
+unsigned int
+director_kick_sessions(struct director *director, const char *tag,
+		       uint32_t hash, const struct ip_addr *except)
+{
+	struct session_leases *leases = director->leases;
+	struct backend *const *backends;
+	unsigned int i, j, count, kicked;
+
+	director->kicks++;
+	kicked = kick_user(director, session_leases_user(leases, NULL, hash),
+			   except);
+	if (tag != NULL) {
+		return kicked + kick_user(director,
+			session_leases_user(leases, tag, hash), except);
+	}
+	backends = backends_sorted(director->backends, &count);
+	for (i = 0; i < count; i++) {
+		for (j = 0; j < i && backends[j]->tag != backends[i]->tag; j++) ;
+		if (j < i)
+			continue;
+		kicked += kick_user(director, session_leases_user(leases,
+					backends[i]->tag, hash), except);
+	}
+	return kicked;
+}
+
+static bool
+user_is_elsewhere(const struct session_user *user, const struct ip_addr *except)
+{
+	const struct session_lease *lease;
+
+	if (user == NULL)
+		return FALSE;
+	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
+		if (!net_ip_compare(&lease->backend->ip, except))
+			return TRUE;
+	}
+	return FALSE;
+}
+
+bool director_has_sessions(struct director *director, const char *tag,
+			   uint32_t hash, const struct ip_addr *except)
+{
+	return user_is_elsewhere(session_leases_user(director->leases, tag,
+						     hash), except) ||
+		user_is_elsewhere(session_leases_user(director->leases, NULL,
+						      hash), except);
 }
 
 struct session_lease *

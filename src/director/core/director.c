@@ -62,6 +62,7 @@ director_init(const struct director_core_settings *set,
 					       director);
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
+	director->moves = user_moves_init(director);
 	(void)ring_init(director, &set->ring, now);
 	return director;
 }
@@ -73,6 +74,7 @@ void director_deinit(struct director **_director)
 	*_director = NULL;
 	i_assert(director->waiting_count == 0);
 	ring_deinit(&director->ring);
+	user_moves_deinit(&director->moves);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -211,6 +213,8 @@ void director_user_used(struct director *director, user_idx_t idx,
 
 	if (old_timestamp == now->wall)
 		return;
+	if (old_timestamp + USER_UNSEEN_SECS < now->wall)
+		user_table_set_flags(users, idx, 0, USER_FLAG_UNSEEN);
 	user_table_set_timestamp(users, idx, now->wall);
 	if (ring_refresh_is_due(director->ring, user_table_hash(users, idx),
 				old_timestamp, now->wall))
@@ -259,6 +263,8 @@ director_known_user_waits(struct director *director,
 	struct user_table *users = director->users;
 	bool weak = (user_table_flags(users, idx) & USER_FLAG_WEAK) != 0;
 
+	if ((user_table_flags(users, idx) & USER_FLAG_MOVING) != 0)
+		return "user is being moved";
 	if (ring_is_alone(director->ring)) {
 		if (weak)
 			user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
@@ -382,6 +388,8 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 			return "user table is full";
 		ring_user_told(director->ring, idx, now);
 	}
+	if (lookup->process == NULL)
+		user_table_set_flags(users, idx, USER_FLAG_UNSEEN, 0);
 	lookup->backend = backend;
 	director_issue_lease(director, lookup, tag, now);
 	return NULL;
@@ -578,6 +586,7 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_walk(director, now, RUN_MAX_WALK_STEPS))
 		more = TRUE;
+	user_moves_run(director->moves, now);
 	if (now->msecs >= ring_next_deadline(director->ring))
 		ring_run(director->ring, now);
 	return more;
@@ -609,6 +618,7 @@ uint64_t director_next_deadline(struct director *director,
 	min_deadline(&deadline,
 		     session_leases_next_deadline(director->leases));
 	min_deadline(&deadline, director->weak_retry_msecs);
+	min_deadline(&deadline, user_moves_next_deadline(director->moves));
 	if (director->ring_delay_msecs != 0 && !director->ring_delay_logged) {
 		min_deadline(&deadline, director->ring_delay_msecs +
 			     RING_DELAY_LOG_MSECS);

@@ -36,6 +36,8 @@ struct director_core_settings {
 	/* Random, different for every process start in the cluster */
 	uint64_t instance;
 	struct ring_settings ring;
+	/* director_user_kick_delay: so long a backend needs to finish */
+	unsigned int user_kick_delay_msecs;
 	/* Random, told to nobody: the tables of what comes from outside are
 	   hashed with it */
 	uint64_t hash_key;
@@ -120,6 +122,11 @@ struct director_vfuncs {
 	/* The ring has become synced. Called from any function of the ring. Must
 	   not call the core. May be NULL. */
 	void (*ring_synced)(void *context);
+
+	/* Tell the plugin to end its sessions of the hash, except those to that
+	   backend (may be NULL). Must not call the core. May be NULL. */
+	void (*kick)(void *context, struct session_plugin *plugin,
+		     uint32_t hash, const struct ip_addr *except);
 
 	struct ring_vfuncs ring;
 };
@@ -251,6 +258,20 @@ director_initial_backend(struct director *director, const char *tag,
 			 uint32_t hash);
 /* The setting's own list, as backends */
 struct backends *director_initial_backends(struct director *director);
+
+/* -- Moves and kicks (assignment.md §6, §7) -- */
+
+/* Moves the user, in the tag of the backend, to it: NOTFOUND if there is none,
+   BUSY if he is being moved. The whole ring is told; lookups of him wait until
+   his sessions are gone everywhere. */
+enum director_host_result
+director_user_move(struct director *director, uint32_t hash,
+		   const struct ip_addr *ip, const char *by,
+		   const struct director_time *now);
+/* Ends the user's sessions in the whole ring. *kicked_r: how many there are
+   here. Returns -1 and error_r if the name can't be hashed. */
+int director_user_kick(struct director *director, const char *username,
+		       unsigned int *kicked_r, const char **error_r);
 
 /* -- Time -- */
 

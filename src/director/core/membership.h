@@ -96,6 +96,9 @@ struct ring_member {
 	uint64_t passed_on_msecs;
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */
+	/* When we lost our connection with it; 0: it works, or is none of our
+	   neighbours */
+	uint64_t lost_msecs;
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
 };
 

@@ -127,6 +127,8 @@ static bool send_user(user_idx_t idx, void *context)
 			user_table_timestamp(users, idx)),
 		.has_timestamp = TRUE,
 		.weak = (user_table_flags(users, idx) & USER_FLAG_WEAK) != 0,
+		.moving = ctx->peer->minor >= RING_MINOR_OURS &&
+			(user_table_flags(users, idx) & USER_FLAG_MOVING) != 0,
 	};
 
 	msg.ip = backend_by_slot(director->backends,

@@ -153,7 +153,7 @@ append_field(string_t *dest, const struct ring_field *field,
 		str_append_c(dest, *(const bool *)src ? '1' : '0');
 		break;
 	case KIND_WEAK:
-		str_append_c(dest, 'w');
+		str_append_c(dest, msg->weak ? 'w' : 'm');
 		break;
 	case KIND_TAG:
 	case KIND_NAME:

@@ -194,6 +194,8 @@ static int parse_field(struct parser *parser, const struct ring_field *field,
 		return 0;
 	case KIND_WEAK:
 		msg->weak = size > 0 && data[0] == 'w';
+		msg->moving = size > 0 && data[0] == 'm' &&
+			parser->peer_minor >= RING_MINOR_OURS;
 		return 0;
 	case KIND_TAG:
 		if (size > 0 && parser->peer_minor < RING_MINOR_MIN)

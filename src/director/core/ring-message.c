@@ -37,6 +37,13 @@ const struct ring_field ring_fields[] = {
 	[F_FLAG] = { "flag", KIND_BOOL, MEMBER(flag), 0 },
 	[F_ISNT_READY] = { "not ready flag", KIND_BOOL, MEMBER(flag),
 			   RING_MINOR_OURS },
+	[F_TARGET] = { "IP", KIND_IP, MEMBER(ip), RING_MINOR_OURS },
+	[F_WAVE_IP] = { "director IP", KIND_IP, MEMBER(director.ip),
+			RING_MINOR_OURS },
+	[F_WAVE_PORT] = { "director port", KIND_PORT, MEMBER(director.port),
+			  RING_MINOR_OURS },
+	[F_WAVE] = { "number of the move", KIND_UINT32, MEMBER(wave),
+		     RING_MINOR_OURS },
 	[F_HOSTS_HASH] = { "hosts hash", KIND_UINT32, MEMBER(hosts_hash), 0 },
 	[F_BUFFERED] = { "buffer size", KIND_UINT64, MEMBER(buffered), 0 },
 	[F_PROTOCOL] = { "protocol name", KIND_TEXT, MEMBER(text), 0 },
@@ -96,7 +103,7 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 	[RING_USER_WEAK] = { NAME("USER-WEAK"), 1, OWN, ORDINARY,
 		{ ORIGIN, F_HASH, F_IP, F_EXACTLY } },
 	[RING_USER_MOVE] = { NAME("USER-MOVE"), 0, ALL, ORDINARY,
-		{ ORIGIN, F_HASH, F_IP, F_EXACTLY } },
+		{ ORIGIN, F_HASH, F_IP, F_OPTIONAL, F_WAVE, F_EXACTLY } },
 	[RING_USER_KICK] = { NAME("USER-KICK"), 4, ALL, ORDINARY,
 		{ ORIGIN, F_USERNAME, F_EXACTLY } },
 	[RING_USER_KICK_ALT] = { NAME("USER-KICK-ALT"), 8, ALL, ORDINARY,
@@ -104,10 +111,11 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 	[RING_USER_KICK_HASH] = { NAME("USER-KICK-HASH"), 4, ALL, ORDINARY,
 		{ ORIGIN, F_HASH, F_IP, F_EXACTLY } },
 	[RING_USER_KILLED] = { NAME("USER-KILLED"), 0, OWN, ORDINARY,
-		{ F_HASH, F_EXACTLY } },
+		{ F_HASH, F_OPTIONAL, F_TARGET, F_WAVE_IP, F_WAVE_PORT, F_WAVE,
+		  F_EXACTLY } },
 	[RING_USER_KILLED_EVERYWHERE] = {
 		NAME("USER-KILLED-EVERYWHERE"), 0, ALL, ORDINARY,
-		{ ORIGIN, F_HASH, F_EXACTLY } },
+		{ ORIGIN, F_HASH, F_OPTIONAL, F_TARGET, F_WAVE, F_EXACTLY } },
 
 	[RING_SYNC] = { NAME("SYNC"), 0, OWN, ORDINARY,
 		{ ORIGIN, F_OPTIONAL, F_MINOR, F_TIME, F_HOSTS_HASH } },
@@ -148,6 +156,8 @@ bool ring_field_is_missing(const struct ring_field *field,
 	const void *src = CONST_PTR_OFFSET(msg, field->offset);
 
 	switch (field->kind) {
+	case KIND_IP:
+		return ((const struct ip_addr *)src)->family == 0;
 	case KIND_UINT32:
 		return *(const uint32_t *)src == 0;
 	case KIND_CHANGED:
@@ -159,7 +169,7 @@ bool ring_field_is_missing(const struct ring_field *field,
 	case KIND_BOOL:
 		return !*(const bool *)src;
 	case KIND_WEAK:
-		return !msg->weak;
+		return !msg->weak && !msg->moving;
 	case KIND_TEXT:
 	case KIND_REST:
 		return ring_field_text(field, msg)[0] == '\0';

@@ -98,7 +98,13 @@ struct ring_message {
 	   sender knows; 0 if not known. Seconds since 1970. */
 	uint64_t even_clock;
 
-	/* Backend; USER-KICK-HASH: the spared one */
+	/* USER-MOVE, USER-KILLED, USER-KILLED-EVERYWHERE from minor 10 on: the how
+	   manieth move of that director (USER-KILLED: "director") it is; 0 if it
+	   has no name */
+	uint32_t wave;
+
+	/* Backend; USER-KICK-HASH: the spared one; USER-KILLED(-EVERYWHERE) from
+	   minor 10 on: to which he moves, family 0 if not told */
 	struct ip_addr ip;
 	uint32_t vhosts;
 	/* "" if none */
@@ -111,6 +117,8 @@ struct ring_message {
 
 	uint32_t hash;
 	bool weak;
+	/* U from minor 10 on: he is being moved */
+	bool moving;
 
 	/* Seconds since 1970 on the sender's clock (SYNC: the originator's).
 	   HOST: of the last up/down change; USER, U: last use; ME, PING, PONG:

@@ -341,6 +341,8 @@ void ring_peer_closed(struct director *director, struct ring_peer *peer,
 		if (peer->member != NULL && !neighbour && !peer->incoming)
 			ring_member_network_failed(peer->member, now->msecs,
 						   now->clock);
+		if (neighbour)
+			peer->member->lost_msecs = now->msecs;
 		ring_peer_end(ring, peer, NULL);
 	}
 	peer_free(ring, peer);

@@ -112,6 +112,8 @@ ping_dead(struct ring *ring, struct ring_peer *peer, const char *reason,
 	RING_LOG(ring, LOG_TYPE_ERROR, "Director %s disconnected: %s",
 		 peer->member->name, reason);
 	ring_member_network_failed(peer->member, now->msecs, now->clock);
+	if (peer == ring->left || peer == ring->right)
+		peer->member->lost_msecs = now->msecs;
 	ring_peer_end(ring, peer, reason);
 }
 

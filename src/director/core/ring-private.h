@@ -123,6 +123,9 @@ struct ring_peer_out {
 #define RING_FIRST_SEQ(started_msecs) \
 	((uint32_t)((started_msecs) / 250) & 0x7fffffff)
 
+/* Why a director ends its connections when it stops */
+#define RING_QUIT_SHUTDOWN "Shutting down"
+
 #define RING_LOG(ring, type, ...) \
 	DIRECTOR_LOG((ring)->director, type, t_strdup_printf(__VA_ARGS__))
 
@@ -290,9 +293,6 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 			   struct ring_message *msg,
 			   const struct director_time *now);
 void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
-			   struct ring_message *msg,
-			   const struct director_time *now);
-void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
 			   struct ring_message *msg,
 			   const struct director_time *now);
 

@@ -5,6 +5,7 @@
 #include "lib.h"
 #include "str.h"
 #include "ring-private.h"
+#include "user-move.h"
 
 /* Refreshes of a user are told once in so many seconds: half of the window of
    near expiry. A director that knows an older time than another one may think
@@ -131,6 +132,7 @@ user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
 	}
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
+	(void)director_kick_sessions(director, NULL, hash, &msg.ip);
 	return wins;
 }
 
@@ -153,7 +155,9 @@ refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
 	time_t old_timestamp = user_table_timestamp(users, idx);
 	enum refresh_result result = REFRESH_SAME;
 
-	if ((flags & USER_FLAG_WEAK) != 0) {
+	if ((flags & USER_FLAG_MOVING) != 0) {
+		/* the move says where he is */
+	} else if ((flags & USER_FLAG_WEAK) != 0) {
 		if (!weak && user_table_time_is_near_expiry(users, timestamp,
 							    now->wall)) {
 			/* It was sent before the agreement was begun. */
@@ -178,7 +182,7 @@ refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
 		    user_table_is_near_expiry(users, idx, now->wall)) {
 			set_backend(ring->director, idx, backend);
 			result = REFRESH_CHANGED;
-		} else if ((flags & USER_FLAG_MOVING) == 0) {
+		} else {
 			if (user_conflict(ring, idx, backend, timestamp, now))
 				set_backend(ring->director, idx, backend);
 			result = REFRESH_CONFLICT;
@@ -291,6 +295,11 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 	backend = backend_lookup(ring->director->backends, &msg->ip);
 	if (backend == NULL || peer->ignore_users)
 		return;
+	if (msg->moving) {
+		user_moves_handed(ring->director->moves, backend, msg->hash,
+				  &peer->member->address, now);
+		return;
+	}
 	idx = user_refresh(ring, msg, backend,
 			   message_time(ring, msg, peer->minor <
 					RING_MINOR_OURS ? 0 :
@@ -364,13 +373,4 @@ void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
 		return;
 	}
 	weak_forward(ring, peer, msg, own);
-}
-
-void ring_handle_user_pass(struct ring *ring, struct ring_peer *peer,
-			   struct ring_message *msg,
-			   const struct director_time *now ATTR_UNUSED)
-{
-	if (ring_message_travel(msg->type) == RING_TRAVEL_ALL &&
-	    ring_accept(ring, msg))
-		ring_broadcast(ring, peer->member, msg);
 }

@@ -6,6 +6,7 @@
 #include "str.h"
 #include "str-sanitize.h"
 #include "ring-private.h"
+#include "user-move.h"
 
 typedef void ring_handler_t(struct ring *ring, struct ring_peer *peer,
 			    struct ring_message *msg,
@@ -47,12 +48,12 @@ static const struct ring_rule {
 	[RING_HOST_FLUSH] = { ring_handle_host_flush, WHEN_ANY },
 	[RING_USER] = { ring_handle_user, WHEN_ANY },
 	[RING_USER_WEAK] = { ring_handle_user_weak, WHEN_ANY },
-	[RING_USER_MOVE] = { ring_handle_user_pass, WHEN_ANY },
-	[RING_USER_KICK] = { ring_handle_user_pass, WHEN_ANY },
-	[RING_USER_KICK_ALT] = { ring_handle_user_pass, WHEN_ANY },
-	[RING_USER_KICK_HASH] = { ring_handle_user_pass, WHEN_ANY },
-	[RING_USER_KILLED] = { ring_handle_user_pass, WHEN_ANY },
-	[RING_USER_KILLED_EVERYWHERE] = { ring_handle_user_pass, WHEN_ANY },
+	[RING_USER_MOVE] = { ring_handle_user_move, WHEN_ANY },
+	[RING_USER_KICK] = { ring_handle_user_kick, WHEN_ANY },
+	[RING_USER_KICK_ALT] = { ring_handle_user_kick, WHEN_ANY },
+	[RING_USER_KICK_HASH] = { ring_handle_user_kick, WHEN_ANY },
+	[RING_USER_KILLED] = { ring_handle_user_killed, WHEN_ANY },
+	[RING_USER_KILLED_EVERYWHERE] = { ring_handle_user_killed_everywhere, WHEN_ANY },
 	[RING_SYNC] = { ring_handle_sync, WHEN_ANY },
 	[RING_PING] = { ring_handle_ping, WHEN_ANY },
 	[RING_PONG] = { ring_handle_pong, WHEN_ANY },
@@ -101,7 +102,7 @@ void ring_deinit(struct ring **_ring)
 
 	*_ring = NULL;
 	while (ring->peers != NULL) {
-		ring_peer_end(ring, ring->peers, "Shutting down");
+		ring_peer_end(ring, ring->peers, RING_QUIT_SHUTDOWN);
 		ring_peer_close(ring, ring->peers);
 	}
 	array_free(&ring->removed_hosts);
@@ -184,6 +185,9 @@ ring_handle_quit(struct ring *ring, struct ring_peer *peer,
 		 "Director %s disconnected us with reason: %s",
 		 peer->member == NULL ? net_ip2addr(&peer->source_ip) :
 		 peer->member->name, str_sanitize(msg->text, 200));
+	if ((peer == ring->left || peer == ring->right) &&
+	    strcmp(msg->text, RING_QUIT_SHUTDOWN) == 0)
+		peer->member->lost_msecs = now->msecs;
 	if (peer->member != NULL && peer->state != RING_PEER_DONE)
 		ring_member_refused(peer->member, FALSE, now->msecs,
 				    now->clock);

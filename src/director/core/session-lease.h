@@ -68,6 +68,10 @@ struct session_plugin {
 	struct login_process *process;
 	/* The sessions that it told of */
 	struct session_lease *leases;
+	/* The adapter's; of no use once it is lost */
+	void *connection;
+	/* The director_kick_sessions() that it was told of last */
+	unsigned int kicked;
 	/* Monotonic milliseconds; 0 = connected */
 	uint64_t deadline;
 	/* The process has announced all that it has to another connection */

@@ -28,7 +28,13 @@ enum user_flags {
 	USER_FLAG_WEAK		= BIT(2),
 	/* Has a move/kill context (moves). */
 	USER_FLAG_MOVING	= BIT(3),
+	/* Was answered to who isn't a login process, less than
+	   USER_UNSEEN_SECS before his last use: nobody sees when what came of
+	   it is over. */
+	USER_FLAG_UNSEEN	= BIT(4),
 };
+
+#define USER_UNSEEN_SECS 5
 
 /* An agreement about a weak user that has no end: he is kept so much longer. */
 #define USER_WEAK_MAX_SECS 30

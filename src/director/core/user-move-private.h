@@ -1,0 +1,120 @@
+#ifndef USER_MOVE_PRIVATE_H
+#define USER_MOVE_PRIVATE_H
+
+#include "hash.h"
+#include "priorityq.h"
+#include "ring-private.h"
+#include "user-move.h"
+
+/* The original gives up after this. */
+#define MOVE_TIMEOUT_MSECS 30000
+/* A wave of ours is sent again so often, and its move told again. */
+#define MOVE_RESEND_MSECS 1000
+/* Who began a move is gone if it isn't heard for so long: another takes over,
+   the first one of them that is that far. */
+#define MOVE_ORPHAN_RESENDS 4
+#define MOVE_ORPHAN_STEP_MSECS 200
+/* A director that is gone may have sessions that nobody sees: so long no move
+   ends, unless it comes back (design.md, rule 5). */
+#define MOVE_LOST_GRACE_MSECS 15000
+/* Sessions are looked after at least so often. */
+#define MOVE_LOOK_MSECS 250
+/* Directors that moved the same user at once */
+#define MOVE_MAX_WAVES 16
+
+/* Waves that are over, of which some may still be under way */
+#define MOVE_ENDED_MEMORY 1024
+
+struct move_wave {
+	struct ring_address initiator;
+	/* The how manieth move of it, of any user */
+	uint32_t number;
+	/* When it was heard of last */
+	uint64_t news_msecs;
+	/* It came here; it is to be passed on. */
+	bool arrived;
+};
+
+struct user_move {
+	struct priorityq_item item;
+	uint64_t deadline_msecs;
+
+	/* From backends_tag() */
+	const char *tag;
+	uint32_t hash;
+	struct ip_addr target;
+	uint64_t started_msecs;
+	/* Not before this is he gone for good where he was. */
+	uint64_t hold_msecs;
+	/* When our own move was told last */
+	uint64_t told_msecs;
+
+	/* Those that have names; none: as the original does it */
+	struct move_wave waves[MOVE_MAX_WAVES];
+	unsigned int waves_count;
+
+	/* Nobody is left here. */
+	bool done:1;
+	/* USER-KILLED was sent, since our own move was told last if it has a
+	   name. */
+	bool passed:1;
+	/* The original's: begun here; USER-KILLED came; all are done and the
+	   delay passes */
+	bool initiator:1, notified:1, delaying:1;
+};
+
+struct user_moves {
+	struct director *director;
+	HASH_TABLE(const struct user_move *, struct user_move *) hash;
+	struct priorityq *queue;
+	/* By number, modulo the size */
+	struct {
+		struct ring_address initiator;
+		uint32_t number;
+	} ended[MOVE_ENDED_MEMORY];
+	/* Of our own moves; higher than those of the process before */
+	uint32_t first_number, last_number;
+};
+
+/* -- user-move.c -- */
+
+/* tag: from backends_tag(). NULL if he isn't being moved. */
+struct user_move *
+user_move_find(struct user_moves *moves, const char *tag, uint32_t hash);
+/* The moves of the user in every tag, on the data stack */
+unsigned int user_moves_of_hash(struct user_moves *moves, uint32_t hash,
+				struct user_move ***list_r);
+/* Holds him and kicks his sessions. He must not be moved already. */
+struct user_move *
+user_move_new(struct user_moves *moves, const struct backend *backend,
+	      uint32_t hash, const struct director_time *now);
+void user_move_free(struct user_moves *moves, struct user_move *move);
+/* He may be answered again. Frees it. */
+void user_move_end(struct user_moves *moves, struct user_move *move,
+		   const struct director_time *now);
+/* He moves to this backend instead. */
+void user_move_retarget(struct user_moves *moves, struct user_move *move,
+			const struct ip_addr *target,
+			const struct director_time *now);
+/* When it is looked at next */
+void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
+			    uint64_t msecs);
+
+/* -- user-move-ring.c -- */
+
+/* Our own move of him; NULL if we haven't begun one. */
+struct move_wave *
+user_move_own_wave(struct user_moves *moves, struct user_move *move);
+/* Tells the ring, and brings the move to its end. */
+void user_move_begin(struct user_moves *moves, struct user_move *move,
+		     const struct director_time *now);
+/* A wave of this initiator was heard of. Returns NULL if it is older than what
+   is known, or there are too many. */
+struct move_wave *
+user_move_heard(struct user_move *move, const struct ring_address *initiator,
+		uint32_t number, const struct director_time *now);
+/* What is to be done now. May end and free it. Returns FALSE then. */
+bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
+			 const struct director_time *now);
+
+#endif

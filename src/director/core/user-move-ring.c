@@ -1,0 +1,542 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* What the directors tell each other about moves and kicks. */
+
+#include "lib.h"
+#include "user-move-private.h"
+
+static const struct ring_address *own_address(struct user_moves *moves)
+{
+	return &moves->director->ring->self->address;
+}
+
+static struct move_wave *
+wave_find(struct user_move *move, const struct ring_address *initiator)
+{
+	unsigned int i;
+
+	for (i = 0; i < move->waves_count; i++) {
+		if (ring_address_cmp(&move->waves[i].initiator,
+				     initiator) == 0)
+			return &move->waves[i];
+	}
+	return NULL;
+}
+
+/* NULL if it is older than what is known, or there are too many */
+struct move_wave *
+user_move_heard(struct user_move *move, const struct ring_address *initiator,
+	 uint32_t number, const struct director_time *now)
+{
+	struct move_wave *wave = wave_find(move, initiator);
+
+	if (wave == NULL) {
+		if (move->waves_count == MOVE_MAX_WAVES)
+			return NULL;
+		wave = &move->waves[move->waves_count++];
+		i_zero(wave);
+		wave->initiator = *initiator;
+		wave->number = number;
+		wave->news_msecs = now->msecs;
+	} else if (number < wave->number)
+		return NULL;
+	else if (number > wave->number) {
+		wave->number = number;
+		wave->news_msecs = now->msecs;
+		wave->arrived = FALSE;
+	}
+	return wave;
+}
+
+struct move_wave *
+user_move_own_wave(struct user_moves *moves, struct user_move *move)
+{
+	return wave_find(move, own_address(moves));
+}
+
+static void wave_delete(struct user_move *move, struct move_wave *wave)
+{
+	*wave = move->waves[--move->waves_count];
+}
+
+static void move_tell(struct user_moves *moves, const struct user_move *move,
+		      uint32_t number)
+{
+	struct ring *ring = moves->director->ring;
+	struct ring_message msg = {
+		.type = RING_USER_MOVE,
+		.hash = move->hash,
+		.ip = move->target,
+		.wave = number,
+	};
+
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+}
+
+/* We bring the move to its end. */
+void
+user_move_begin(struct user_moves *moves, struct user_move *move,
+	   const struct director_time *now)
+{
+	struct ring *ring = moves->director->ring;
+
+	move->passed = FALSE;
+	move->told_msecs = now->msecs;
+	user_move_set_deadline(moves, move, now->msecs);
+	if (ring_min_minor(ring) >= RING_MINOR_OURS) {
+		(void)user_move_heard(move, own_address(moves), ++moves->last_number,
+			       now);
+		move_tell(moves, move, moves->last_number);
+	} else {
+		move->initiator = TRUE;
+		move_tell(moves, move, 0);
+	}
+}
+
+/* -- Waves -- */
+
+static void
+send_killed(struct user_moves *moves, const struct user_move *move,
+	    const struct move_wave *wave)
+{
+	struct ring *ring = moves->director->ring;
+	struct ring_message msg = {
+		.type = RING_USER_KILLED,
+		.hash = move->hash,
+	};
+
+	if (ring->right == NULL)
+		return;
+	if (wave != NULL) {
+		msg.ip = move->target;
+		msg.director = wave->initiator;
+		msg.wave = wave->number;
+	}
+	ring_send(ring, ring->right, &msg);
+}
+
+static void
+send_everywhere(struct user_moves *moves, const struct user_move *move,
+		uint32_t number)
+{
+	struct ring *ring = moves->director->ring;
+	struct ring_message msg = {
+		.type = RING_USER_KILLED_EVERYWHERE,
+		.hash = move->hash,
+		.wave = number,
+	};
+
+	if (number != 0)
+		msg.ip = move->target;
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+}
+
+/* A director was lost a moment ago: who is there doesn't know of all
+   sessions. */
+static bool
+somebody_is_lost(struct user_moves *moves, const struct director_time *now)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(moves->director->ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (list[i]->lost_msecs != 0 && !list[i]->removed &&
+		    now->msecs < list[i]->lost_msecs + MOVE_LOST_GRACE_MSECS)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+/* Longer than a round takes */
+static unsigned int resend_msecs(const struct ring *ring)
+{
+	return I_MAX(MOVE_RESEND_MSECS, 2 * ring_sync_msecs(ring));
+}
+
+static unsigned int orphan_msecs(const struct ring *ring)
+{
+	return resend_msecs(ring) * MOVE_ORPHAN_RESENDS;
+}
+
+static void
+wave_ended(struct user_moves *moves, const struct ring_address *initiator,
+	   uint32_t number)
+{
+	unsigned int i = number % MOVE_ENDED_MEMORY;
+
+	moves->ended[i].initiator = *initiator;
+	moves->ended[i].number = number;
+}
+
+/* This wave is over, and those whose initiators are gone are too. */
+static void
+wave_is_over(struct user_moves *moves, struct user_move *move,
+	     struct move_wave *wave, const struct director_time *now)
+{
+	const struct ring *ring = moves->director->ring;
+	unsigned int i;
+
+	if (wave != NULL)
+		wave_delete(move, wave);
+	for (i = move->waves_count; i > 0; i--) {
+		wave = &move->waves[i - 1];
+		if (wave->number != 0 &&
+		    now->msecs < wave->news_msecs + orphan_msecs(ring))
+			continue;
+		wave_ended(moves, &wave->initiator, wave->number);
+		wave_delete(move, wave);
+	}
+	if (move->waves_count == 0)
+		user_move_end(moves, move, now);
+	else
+		user_move_set_deadline(moves, move, now->msecs);
+}
+
+static bool
+wave_has_ended(const struct user_moves *moves,
+	       const struct ring_address *initiator, uint32_t number)
+{
+	unsigned int i = number % MOVE_ENDED_MEMORY;
+
+	return moves->ended[i].number == number &&
+		ring_address_cmp(&moves->ended[i].initiator, initiator) == 0;
+}
+
+static void
+wave_not_ended(struct user_moves *moves, const struct ring_address *initiator,
+	       uint32_t number)
+{
+	if (wave_has_ended(moves, initiator, number))
+		moves->ended[number % MOVE_ENDED_MEMORY].number = 0;
+}
+
+/* Our wave has come round, or there is nobody else. */
+static void
+wave_is_back(struct user_moves *moves, struct user_move *move,
+	     struct move_wave *wave, const struct director_time *now)
+{
+	send_everywhere(moves, move, wave->number);
+	wave_ended(moves, &wave->initiator, wave->number);
+	wave_is_over(moves, move, wave, now);
+}
+
+/* Who is the how manieth to take over */
+static unsigned int own_place(struct ring *ring)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count && list[i] != ring->self; i++) ;
+	return i;
+}
+
+static void
+move_delay(struct user_moves *moves, struct user_move *move,
+	   const struct director_time *now)
+{
+	move->delaying = TRUE;
+	move->hold_msecs = now->msecs +
+		moves->director->set.user_kick_delay_msecs;
+	user_move_set_deadline(moves, move, move->hold_msecs);
+}
+
+/* All that have names, and have arrived, go on. Returns FALSE if the move has
+   ended. */
+static bool
+waves_run(struct user_moves *moves, struct user_move *move,
+	  const struct director_time *now)
+{
+	struct ring *ring = moves->director->ring;
+	struct move_wave *own = user_move_own_wave(moves, move);
+	uint64_t news = 0;
+	unsigned int i;
+
+	for (i = 0; i < move->waves_count; i++) {
+		struct move_wave *wave = &move->waves[i];
+
+		news = I_MAX(news, wave->news_msecs);
+		if (wave != own && wave->arrived && ring->right != NULL) {
+			wave->arrived = FALSE;
+			send_killed(moves, move, wave);
+		}
+	}
+	if (own == NULL) {
+		if (now->msecs < news + orphan_msecs(ring) +
+				 own_place(ring) * MOVE_ORPHAN_STEP_MSECS)
+			return TRUE;
+		user_move_begin(moves, move, now);
+		own = user_move_own_wave(moves, move);
+		if (own == NULL)
+			return TRUE;
+	}
+	if (own->arrived || ring_is_alone(ring)) {
+		wave_is_back(moves, move, own, now);
+		return FALSE;
+	}
+	if (move->passed)
+		return TRUE;
+	move->passed = TRUE;
+	send_killed(moves, move, own);
+	return TRUE;
+}
+
+/* The original's: returns FALSE if the move has ended. */
+static bool
+wave_run_original(struct user_moves *moves, struct user_move *move,
+		  const struct director_time *now)
+{
+	struct ring *ring = moves->director->ring;
+
+	if (move->delaying) {
+		if (now->msecs < move->hold_msecs)
+			return TRUE;
+		user_move_end(moves, move, now);
+		return FALSE;
+	}
+	if (now->msecs >= move->started_msecs + MOVE_TIMEOUT_MSECS) {
+		DIRECTOR_LOG(moves->director, LOG_TYPE_ERROR, t_strdup_printf(
+			"Finishing user %u move timed out, its state may now "
+			"be inconsistent (state=%s)", move->hash,
+			!move->done ? "killing" :
+			(!move->passed ? "waiting-for-notify" :
+			 "waiting-for-everyone")));
+		user_move_end(moves, move, now);
+		return FALSE;
+	}
+	if (!move->done || move->passed)
+		return TRUE;
+	if (ring->right == NULL) {
+		move_delay(moves, move, now);
+	} else if (move->initiator || move->notified) {
+		move->passed = TRUE;
+		send_killed(moves, move, NULL);
+	}
+	return TRUE;
+}
+
+bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
+			 const struct director_time *now)
+{
+	const struct ring *ring = moves->director->ring;
+	struct move_wave *own;
+
+	if (move->waves_count == 0)
+		return wave_run_original(moves, move, now);
+	own = user_move_own_wave(moves, move);
+	if (own != NULL &&
+	    now->msecs >= move->told_msecs + resend_msecs(ring)) {
+		/* It may have got lost. That we are there is news, too. */
+		move->told_msecs = own->news_msecs = now->msecs;
+		move->passed = FALSE;
+		move_tell(moves, move, own->number);
+	}
+	return !move->done || somebody_is_lost(moves, now) ||
+		waves_run(moves, move, now);
+}
+
+/* -- What others tell -- */
+
+void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now)
+{
+	struct director *director = ring->director;
+	struct user_moves *moves = director->moves;
+	const struct ring_member *origin =
+		ring_member_lookup(ring->members, &msg->origin);
+	bool known = origin != NULL && !origin->removed;
+	struct backend *backend;
+	struct user_move *move;
+	struct move_wave *wave;
+
+	if (!ring_accept(ring, msg))
+		return;
+	backend = backend_lookup(director->backends, &msg->ip);
+	if (backend == NULL) {
+		if (msg->wave != 0)
+			ring_broadcast(ring, peer->member, msg);
+		return;
+	}
+	move = user_move_find(moves, backend->tag, msg->hash);
+	if (move == NULL || move->delaying) {
+		if (move != NULL)
+			user_move_free(moves, move);
+		move = user_move_new(moves, backend, msg->hash, now);
+	} else if (backend_ip_cmp(&msg->ip, &move->target) < 0) {
+		/* Of moves that were begun at once the lower address wins. */
+		user_move_retarget(moves, move, &msg->ip, now);
+	}
+	if (!known) {
+		/* it isn't there to bring it to an end */
+		user_move_begin(moves, move, now);
+		return;
+	}
+	ring_broadcast(ring, peer->member, msg);
+	if (msg->wave != 0) {
+		/* it may only have been silent */
+		wave_not_ended(moves, &msg->origin, msg->wave);
+		wave = user_move_heard(move, &msg->origin, msg->wave, now);
+		/* Its wave alone could go round for ever. */
+		if (wave != NULL)
+			wave->news_msecs = now->msecs;
+	}
+	user_move_set_deadline(moves, move, now->msecs);
+}
+
+/* One with the name of its move */
+static void
+named_killed(struct ring *ring, const struct ring_message *msg,
+	     const struct director_time *now)
+{
+	struct director *director = ring->director;
+	struct user_moves *moves = director->moves;
+	struct backend *backend = backend_lookup(director->backends, &msg->ip);
+	const struct ring_member *initiator;
+	struct move_wave *wave;
+	struct user_move *move;
+	bool own;
+
+	if (backend == NULL)
+		return;
+	move = user_move_find(moves, backend->tag, msg->hash);
+	initiator = ring_member_lookup(ring->members, &msg->director);
+	if (initiator == NULL || initiator->removed ||
+	    wave_has_ended(moves, &msg->director, msg->wave)) {
+		/* it is gone, or sent it twice */
+		return;
+	}
+	own = ring_address_cmp(&msg->director, &ring->self->address) == 0;
+	if (move == NULL) {
+		/* We have started since. */
+		move = user_move_new(moves, backend, msg->hash, now);
+		if (own) {
+			user_move_begin(moves, move, now);
+			return;
+		}
+	}
+	wave = user_move_heard(move, &msg->director, msg->wave, now);
+	if (wave == NULL)
+		return;
+	wave->arrived = TRUE;
+	user_move_set_deadline(moves, move, now->msecs);
+}
+
+
+void ring_handle_user_killed(struct ring *ring,
+			     struct ring_peer *peer ATTR_UNUSED,
+			     struct ring_message *msg,
+			     const struct director_time *now)
+{
+	struct user_moves *moves = ring->director->moves;
+	struct user_move **list;
+	unsigned int i, count;
+
+	if (msg->wave != 0) {
+		named_killed(ring, msg, now);
+		return;
+	}
+	count = user_moves_of_hash(moves, msg->hash, &list);
+	for (i = 0; i < count; i++) {
+		if (list[i]->waves_count > 0)
+			continue;
+		if (!list[i]->passed) {
+			list[i]->notified = TRUE;
+			user_move_set_deadline(moves, list[i], now->msecs);
+			continue;
+		}
+		/* It has been everywhere. */
+		send_everywhere(moves, list[i], 0);
+		if (!list[i]->delaying)
+			move_delay(moves, list[i], now);
+	}
+}
+
+void ring_handle_user_killed_everywhere(struct ring *ring,
+					struct ring_peer *peer,
+					struct ring_message *msg,
+					const struct director_time *now)
+{
+	struct user_moves *moves = ring->director->moves;
+	struct ring_address initiator = msg->origin;
+	struct backend *backend;
+	struct user_move *move, **list;
+	struct move_wave *wave;
+	unsigned int i, count;
+	bool forward = FALSE;
+
+	if (!ring_accept(ring, msg))
+		return;
+	if (msg->wave == 0) {
+		count = user_moves_of_hash(moves, msg->hash, &list);
+		for (i = 0; i < count; i++) {
+			if (!list[i]->passed || list[i]->delaying ||
+			    list[i]->waves_count > 0)
+				continue;
+			forward = TRUE;
+			move_delay(moves, list[i], now);
+		}
+		if (forward)
+			ring_broadcast(ring, peer->member, msg);
+		return;
+	}
+	ring_broadcast(ring, peer->member, msg);
+	wave_ended(moves, &initiator, msg->wave);
+	backend = backend_lookup(ring->director->backends, &msg->ip);
+	move = backend == NULL ? NULL :
+		user_move_find(moves, backend->tag, msg->hash);
+	if (move == NULL)
+		return;
+	wave = wave_find(move, &initiator);
+	if (wave != NULL && wave->number > msg->wave)
+		return;
+	if (move->waves_count <= 1)
+		user_move_retarget(moves, move, &msg->ip, now);
+	wave_is_over(moves, move, wave, now);
+}
+
+/* -- Kicks -- */
+
+void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now ATTR_UNUSED)
+{
+	struct director *director = ring->director;
+	const char *error;
+	uint32_t hash = msg->hash;
+
+	if (!ring_accept(ring, msg))
+		return;
+	ring_broadcast(ring, peer->member, msg);
+	switch (msg->type) {
+	case RING_USER_KICK_HASH:
+		(void)director_kick_sessions(director, NULL, hash, &msg->ip);
+		break;
+	case RING_USER_KICK:
+		if (director_user_hash(director, msg->text, &hash, &error) == 0)
+			(void)director_kick_sessions(director, NULL, hash, NULL);
+		break;
+	default:
+		break;
+	}
+}
+
+int director_user_kick(struct director *director, const char *username,
+		       unsigned int *kicked_r, const char **error_r)
+{
+	struct ring_message msg = {
+		.type = RING_USER_KICK,
+		.text = username,
+	};
+	uint32_t hash;
+
+	if (director_user_hash(director, username, &hash, error_r) < 0)
+		return -1;
+	*kicked_r = director_kick_sessions(director, NULL, hash, NULL);
+	ring_originate(director->ring, &msg);
+	ring_broadcast(director->ring, NULL, &msg);
+	return 0;
+}

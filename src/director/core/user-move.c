@@ -1,0 +1,355 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+#include "lib.h"
+#include "user-move-private.h"
+
+static unsigned int move_hash(const struct user_move *move)
+{
+	return move->hash;
+}
+
+static int move_cmp(const struct user_move *m1, const struct user_move *m2)
+{
+	return m1->hash == m2->hash && m1->tag == m2->tag ? 0 : 1;
+}
+
+static int move_deadline_cmp(const void *p1, const void *p2)
+{
+	const struct user_move *m1 = p1, *m2 = p2;
+
+	return m1->deadline_msecs < m2->deadline_msecs ? -1 :
+		(m1->deadline_msecs > m2->deadline_msecs ? 1 : 0);
+}
+
+struct user_moves *user_moves_init(struct director *director)
+{
+	struct user_moves *moves = i_new(struct user_moves, 1);
+
+	moves->first_number = RING_FIRST_SEQ(director->set.ring.started);
+	moves->last_number = moves->first_number;
+	moves->director = director;
+	hash_table_create(&moves->hash, default_pool, 0, move_hash, move_cmp);
+	moves->queue = priorityq_init(move_deadline_cmp, 16);
+	return moves;
+}
+
+void user_move_free(struct user_moves *moves, struct user_move *move)
+{
+	const struct user_move *key = move;
+
+	hash_table_remove(moves->hash, key);
+	priorityq_remove(moves->queue, &move->item);
+	i_free(move);
+}
+
+void user_moves_deinit(struct user_moves **_moves)
+{
+	struct user_moves *moves = *_moves;
+	struct priorityq_item *item;
+
+	*_moves = NULL;
+	while ((item = priorityq_peek(moves->queue)) != NULL) {
+		user_move_free(moves, container_of(item, struct user_move, item));
+	}
+	priorityq_deinit(&moves->queue);
+	hash_table_destroy(&moves->hash);
+	i_free(moves);
+}
+
+unsigned int user_moves_count(const struct user_moves *moves)
+{
+	return priorityq_count(moves->queue);
+}
+
+struct user_move *
+user_move_find(struct user_moves *moves, const char *tag, uint32_t hash)
+{
+	const struct user_move key = { .tag = tag, .hash = hash };
+	const struct user_move *keyp = &key;
+
+	return hash_table_lookup(moves->hash, keyp);
+}
+
+void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
+			      uint64_t msecs)
+{
+	if (move->deadline_msecs == msecs)
+		return;
+	priorityq_remove(moves->queue, &move->item);
+	move->deadline_msecs = msecs;
+	priorityq_add(moves->queue, &move->item);
+}
+
+static user_idx_t move_user(struct user_moves *moves,
+			    const struct user_move *move)
+{
+	/* with time 0 nobody is expired */
+	return user_table_lookup(moves->director->users, move->tag, move->hash,
+				 0);
+}
+
+/* He belongs to the target from now on. */
+static void
+move_place(struct user_moves *moves, struct user_move *move,
+	   const struct director_time *now)
+{
+	struct director *director = moves->director;
+	struct user_table *users = director->users;
+	struct backend *backend =
+		backend_lookup(director->backends, &move->target);
+	user_idx_t idx;
+
+	if (backend == NULL || backend->tag != move->tag)
+		return;
+	idx = user_table_lookup(users, move->tag, move->hash, now->wall);
+	if (idx == USER_IDX_NONE) {
+		idx = director_user_add(director, move->tag, move->hash,
+					backend->slot, now->wall, now);
+		if (idx == USER_IDX_NONE)
+			return;
+	} else {
+		user_table_set_timestamp(users, idx, now->wall);
+		if (user_table_slot(users, idx) != backend->slot)
+			user_table_set_slot(users, idx, backend->slot);
+	}
+	user_table_set_flags(users, idx, USER_FLAG_MOVING, USER_FLAG_WEAK);
+	director_user_placed(director, idx);
+}
+
+/* -- Ends -- */
+
+void user_move_end(struct user_moves *moves, struct user_move *move,
+		   const struct director_time *now)
+{
+	user_idx_t idx = move_user(moves, move);
+
+	if (idx == USER_IDX_NONE) {
+		/* forgotten, because we have joined a ring meanwhile */
+		move_place(moves, move, now);
+		idx = move_user(moves, move);
+	}
+	if (idx != USER_IDX_NONE) {
+		user_table_set_flags(moves->director->users, idx, 0,
+				     USER_FLAG_MOVING);
+		/* everywhere the same */
+		user_table_set_timestamp(moves->director->users, idx,
+					 now->wall);
+	}
+	user_move_free(moves, move);
+	director_user_changed(moves->director);
+}
+
+void
+user_move_retarget(struct user_moves *moves, struct user_move *move,
+	      const struct ip_addr *target, const struct director_time *now)
+{
+	struct move_wave *own;
+
+	if (net_ip_compare(&move->target, target))
+		return;
+	move->target = *target;
+	move->done = FALSE;
+	own = user_move_own_wave(moves, move);
+	if (own != NULL) {
+		own->arrived = FALSE;
+		move->passed = FALSE;
+	}
+	move_place(moves, move, now);
+	user_move_set_deadline(moves, move, now->msecs);
+	(void)director_kick_sessions(moves->director, move->tag, move->hash,
+				     target);
+}
+
+/* -- Begins -- */
+
+static uint64_t
+hold_until(struct director *director, user_idx_t idx,
+	   const struct director_time *now)
+{
+	enum user_flags flags = user_table_flags(director->users, idx);
+	time_t used = user_table_timestamp(director->users, idx);
+	uint64_t msecs = director->set.user_kick_delay_msecs;
+	uint64_t passed;
+
+	if ((flags & USER_FLAG_UNSEEN) != 0)
+		msecs = I_MAX(msecs, USER_UNSEEN_SECS * 1000);
+	/* he was used at any time of that second */
+	passed = used >= now->wall ? 0 : (now->wall - used - 1) * 1000ULL;
+	return passed >= msecs ? 0 : now->msecs + msecs - passed;
+}
+
+struct user_move *
+user_move_new(struct user_moves *moves, const struct backend *backend,
+	 uint32_t hash, const struct director_time *now)
+{
+	struct director *director = moves->director;
+	const struct user_move *key;
+	struct user_move *move;
+	user_idx_t idx;
+
+	move = i_new(struct user_move, 1);
+	move->tag = backend->tag;
+	move->hash = hash;
+	move->target = backend->ip;
+	move->started_msecs = now->msecs;
+	move->deadline_msecs = now->msecs;
+	idx = user_table_lookup(director->users, move->tag, hash, now->wall);
+	if (idx != USER_IDX_NONE)
+		move->hold_msecs = hold_until(director, idx, now);
+	key = move;
+	hash_table_insert(moves->hash, key, move);
+	priorityq_add(moves->queue, &move->item);
+	move_place(moves, move, now);
+	(void)director_kick_sessions(director, move->tag, hash, &move->target);
+	return move;
+}
+
+enum director_host_result
+director_user_move(struct director *director, uint32_t hash,
+		   const struct ip_addr *ip, const char *by,
+		   const struct director_time *now)
+{
+	struct user_moves *moves = director->moves;
+	struct backend *backend = backend_lookup(director->backends, ip);
+
+	if (backend == NULL)
+		return DIRECTOR_HOST_NOTFOUND;
+	if (user_move_find(moves, backend->tag, hash) != NULL)
+		return DIRECTOR_HOST_BUSY;
+	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
+		"%sMoving user hash %u to %s", by, hash, net_ip2addr(ip)));
+	user_move_begin(moves, user_move_new(moves, backend, hash, now), now);
+	return DIRECTOR_HOST_OK;
+}
+
+static void
+move_look(struct user_moves *moves, struct user_move *move,
+	  const struct director_time *now)
+{
+	struct director *director = moves->director;
+	const struct backend *backend =
+		backend_lookup(director->backends, &move->target);
+
+	if (backend == NULL || backend->tag != move->tag) {
+		/* It was removed, and its users are forgotten. */
+		user_move_end(moves, move, now);
+		return;
+	}
+	if (!move->done && now->msecs >= move->hold_msecs &&
+	    now->msecs >= director->started_msecs + DIRECTOR_START_GRACE_MSECS)
+		move->done = !director_has_sessions(director, move->tag,
+						    move->hash, &move->target);
+	if (!user_move_run_waves(moves, move, now))
+		return;
+	user_move_set_deadline(moves, move, now->msecs + MOVE_LOOK_MSECS);
+}
+
+void user_moves_run(struct user_moves *moves, const struct director_time *now)
+{
+	struct priorityq_item *item;
+	struct user_move *move;
+
+	while ((item = priorityq_peek(moves->queue)) != NULL) {
+		move = container_of(item, struct user_move, item);
+		if (move->deadline_msecs > now->msecs)
+			break;
+		move_look(moves, move, now);
+	}
+}
+
+uint64_t user_moves_next_deadline(const struct user_moves *moves)
+{
+	struct priorityq_item *item = priorityq_peek(moves->queue);
+	const struct user_move *move;
+
+	if (item == NULL)
+		return 0;
+	move = container_of(item, struct user_move, item);
+	return move->deadline_msecs;
+}
+
+/* The moves of the user in every tag */
+unsigned int
+user_moves_of_hash(struct user_moves *moves, uint32_t hash,
+	      struct user_move ***list_r)
+{
+	struct backend *const *backends;
+	struct user_move *move, **list;
+	unsigned int i, j, count, n = 0;
+
+	backends = backends_sorted(moves->director->backends, &count);
+	list = t_new(struct user_move *, count + 1);
+	for (i = 0; i < count; i++) {
+		move = user_move_find(moves, backends[i]->tag, hash);
+		if (move == NULL)
+			continue;
+		for (j = 0; j < n && list[j] != move; j++) ;
+		if (j == n)
+			list[n++] = move;
+	}
+	*list_r = list;
+	return n;
+}
+
+void user_moves_session_started(struct user_moves *moves, const char *tag,
+				uint32_t hash, const struct ip_addr *ip,
+				const struct director_time *now)
+{
+	struct user_move *move = user_move_find(moves, tag, hash);
+
+	if (move == NULL || move->delaying ||
+	    net_ip_compare(ip, &move->target))
+		return;
+	move->done = FALSE;
+	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs);
+	(void)director_kick_sessions(moves->director, tag, hash,
+				     &move->target);
+}
+
+void user_moves_handed(struct user_moves *moves, const struct backend *backend,
+		       uint32_t hash, const struct ring_address *by,
+		       const struct director_time *now)
+{
+	struct user_move *move = user_move_find(moves, backend->tag, hash);
+
+	if (move != NULL) {
+		/* his entry went with all backends when we joined */
+		move_place(moves, move, now);
+		return;
+	}
+	move = user_move_new(moves, backend, hash, now);
+	/* until its initiator tells of it */
+	(void)user_move_heard(move, by, 0, now);
+}
+
+static void move_session_ended(struct user_moves *moves, struct user_move *move,
+			       const struct director_time *now)
+{
+	if (move->delaying)
+		return;
+	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs +
+		moves->director->set.user_kick_delay_msecs);
+	move->done = FALSE;
+	user_move_set_deadline(moves, move, I_MIN(move->deadline_msecs,
+					     move->hold_msecs));
+}
+
+void user_moves_session_ended(struct user_moves *moves, const char *tag,
+			      uint32_t hash, const struct director_time *now)
+{
+	struct user_move **list, *move;
+	unsigned int i, count;
+
+	if (user_moves_count(moves) == 0)
+		return;
+	if (tag != NULL) {
+		move = user_move_find(moves, tag, hash);
+		if (move != NULL)
+			move_session_ended(moves, move, now);
+		return;
+	}
+	count = user_moves_of_hash(moves, hash, &list);
+	for (i = 0; i < count; i++)
+		move_session_ended(moves, list[i], now);
+}
+

@@ -1,0 +1,58 @@
+#ifndef USER_MOVE_H
+#define USER_MOVE_H
+
+#include "ring.h"
+
+/* Moves of users to another backend (spec: assignment.md §6; design.md "The
+   promise, as rules", 3-5). While a user has a move, no director answers him:
+   each one kicks the sessions that he has elsewhere, and waits until they are
+   gone and their backend had time to finish. That all are ready is told by
+   waves: USER-KILLED goes round to the right, and no director passes it on
+   before it is ready itself. When it is back at the director that began the
+   move, USER-KILLED-EVERYWHERE lets him in.
+
+   Where all directors are ours the waves have the names of their moves: several
+   that were begun at once don't disturb each other, and one that got lost is
+   sent again. Else it goes as in the original. */
+
+struct director;
+struct director_time;
+struct user_moves;
+
+struct user_moves *user_moves_init(struct director *director);
+void user_moves_deinit(struct user_moves **moves);
+/* Users who are being moved */
+unsigned int user_moves_count(const struct user_moves *moves);
+
+/* A session of the user has begun on this backend. */
+void user_moves_session_started(struct user_moves *moves, const char *tag,
+				uint32_t hash, const struct ip_addr *ip,
+				const struct director_time *now);
+/* The last session of the user has ended. */
+void user_moves_session_ended(struct user_moves *moves, const char *tag,
+			      uint32_t hash, const struct director_time *now);
+
+void user_moves_run(struct user_moves *moves, const struct director_time *now);
+/* Monotonic msecs; 0 = never */
+uint64_t user_moves_next_deadline(const struct user_moves *moves);
+
+/* A director whose ring we join has handed us a user who is being moved. */
+void user_moves_handed(struct user_moves *moves, const struct backend *backend,
+		       uint32_t hash, const struct ring_address *by,
+		       const struct director_time *now);
+
+void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+void ring_handle_user_killed(struct ring *ring, struct ring_peer *peer,
+			     struct ring_message *msg,
+			     const struct director_time *now);
+void ring_handle_user_killed_everywhere(struct ring *ring,
+					struct ring_peer *peer,
+					struct ring_message *msg,
+					const struct director_time *now);
+void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+
+#endif

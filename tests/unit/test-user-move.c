@@ -1,0 +1,396 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Moves and kicks: what a director says and does, and when it lets the user in
+   (doc/ring-protocol.md §8.5) */
+
+#include "test-ring.h"
+
+#define KICK_DELAY 2000
+
+static struct test_conn *left, *right;
+static struct login_process *process;
+static struct session_plugin *plugin;
+static string_t *kicks;
+
+static void test_kick(void *context ATTR_UNUSED,
+		      struct session_plugin *kicked_plugin, uint32_t hash,
+		      const struct ip_addr *except)
+{
+	assert_ptr_equal(kicked_plugin, plugin);
+	str_printfa(kicks, "%u %s\n", hash,
+		    except == NULL ? "-" : net_ip2addr(except));
+}
+
+static void start(unsigned int members)
+{
+	test_set.user_kick_delay_msecs = KICK_DELAY;
+	ring_vfuncs.kick = test_kick;
+	kicks = str_new(test_pool, 128);
+	ring_start(members == 1 ? 1 : 2, members);
+	if (members > 1) {
+		right = right_joins("10.0.0.3", 10);
+		left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+		ring_syncs(left, right);
+	}
+	/* the start grace is over */
+	test_pass(DIRECTOR_START_GRACE_MSECS);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	forget_sent();
+}
+
+static void stop(void)
+{
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &process);
+}
+
+/* The links are kept alive. */
+static void pass(uint64_t msecs)
+{
+	for (uint64_t i = 0; i < msecs; i += 250) {
+		test_pass(250);
+		if (left != NULL && left->peer != NULL) {
+			in(left, "PING|%u|0", TEST_WALL);
+			in(right, "PING|%u|0", TEST_WALL);
+		}
+	}
+}
+
+static enum director_host_result move(const char *user, const char *ip)
+{
+	enum director_host_result result;
+
+	result = director_user_move(director, test_hash(user), ip_of(ip), "",
+				    &now);
+	ring_end();
+	return result;
+}
+
+static struct session_lease *session(const char *user)
+{
+	struct test_lookup *lookup = test_lookup_for(process, user, "");
+	struct session_lease *lease;
+	const char *error;
+
+	assert_int_equal(lookup->state, 1);
+	lease = director_session_start(director, plugin, &lookup->lookup.token,
+				       lookup->lookup.hash, ip_of(lookup->ip),
+				       now.clock, &now, &error);
+	assert_non_null(lease);
+	director_session_up(director, lease, NULL, &now);
+	return lease;
+}
+
+static const char *elsewhere(const char *user)
+{
+	return strcmp(hashed(user), "10.1.0.1") == 0 ? "10.1.0.2" : "10.1.0.1";
+}
+
+/* The message with what follows its sequence number */
+static const char *said_after(struct test_conn *conn, const char *name)
+{
+	const char *p = strstr(str_c(conn->sent), t_strconcat("\n", name,
+		"|10.0.0.2|9090|", NULL));
+
+	if (p == NULL)
+		fail_msg("not said: %s\nsaid:%s", name, str_c(conn->sent));
+	p = strchr(p + strlen(name) + strlen("\n|10.0.0.2|9090|"), '|');
+	return t_strcut(p + 1, '\n');
+}
+
+static void test_alone(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+
+	left = right = NULL;
+	start(1);
+	lease = session("jane");
+	pass(10000);
+	assert_int_equal(move("jane", "10.9.9.9"), DIRECTOR_HOST_NOTFOUND);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_BUSY);
+	assert_string_equal(str_c(kicks), t_strdup_printf("%u %s\n",
+		test_hash("jane"), elsewhere("jane")));
+	lookup = test_lookup("jane");
+	pass(5000);
+	assert_int_equal(lookup->state, 0);
+	/* gone; his backend gets its time */
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY - 250);
+	assert_int_equal(lookup->state, 0);
+	pass(500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("jane"));
+	stop();
+}
+
+/* An answer that the login process has not acted on yet */
+static void test_pending(void **state ATTR_UNUSED)
+{
+	struct test_lookup *answer, *lookup;
+	struct session_lease *lease;
+	const char *error, *target;
+
+	left = right = NULL;
+	start(1);
+	answer = test_lookup_for(process, "jane", "");
+	assert_int_equal(answer->state, 1);
+	target = elsewhere("jane");
+	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(4000);
+	assert_int_equal(lookup->state, 0);
+	assert_string_equal(str_c(kicks), "");
+	/* It comes, and is kicked at once. */
+	lease = director_session_start(director, plugin, &answer->lookup.token,
+				       answer->lookup.hash, ip_of(answer->ip),
+				       now.clock, &now, &error);
+	assert_non_null(lease);
+	assert_true(str_len(kicks) > 0);
+	pass(1000);
+	assert_int_equal(lookup->state, 0);
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY + 500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+	stop();
+}
+
+/* LMTP: nobody sees when it is over. */
+static void test_unseen(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+
+	left = right = NULL;
+	start(1);
+	assert_string_equal(where("jane"), hashed("jane"));
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(4500);
+	assert_int_equal(lookup->state, 0);
+	pass(2000);
+	assert_int_equal(lookup->state, 1);
+	/* long ago: at once */
+	pass(10000);
+	assert_int_equal(move("jane", hashed("jane")), DIRECTOR_HOST_OK);
+	pass(250);
+	assert_string_equal(where("jane"), hashed("jane"));
+	stop();
+}
+
+/* We began it: our wave goes to the right, and lets him in when it is back. */
+static void test_begun_here(void **state ATTR_UNUSED)
+{
+	const char *target, *told, *wave, *killed;
+	struct test_lookup *lookup;
+
+	start(3);
+	target = elsewhere("jane");
+	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
+	told = said_after(left, "USER-MOVE");
+	assert_string_equal(told, said_after(right, "USER-MOVE"));
+	wave = strrchr(told, '|') + 1;
+	assert_string_equal(told, t_strdup_printf("%u|%s|%s",
+		test_hash("jane"), target, wave));
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.2|9090|%s",
+				 test_hash("jane"), target, wave);
+	assert_said(right, killed);
+	assert_not_said(left, "USER-KILLED");
+	lookup = test_lookup("jane");
+	/* another's, or an older one of ours, isn't it */
+	in(left, "USER-KILLED|%u|%s|10.0.0.1|9090|7", test_hash("jane"),
+	   target);
+	in(left, "USER-KILLED|%u|%s|10.0.0.2|9090|1", test_hash("jane"),
+	   target);
+	ring_end();
+	assert_int_equal(lookup->state, 0);
+	/* it may have been lost: it is sent again */
+	forget_sent();
+	pass(1250);
+	assert_said(right, killed);
+	in(left, "%s", killed);
+	assert_said(left, "USER-KILLED-EVERYWHERE|10.0.0.2|9090|");
+	/* the other's is still open */
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|8|%u|%s|7",
+	   test_hash("jane"), target);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+	/* sent twice: no new move */
+	forget_sent();
+	in(left, "%s", killed);
+	pass(2000);
+	assert_not_said(right, "USER-");
+	stop();
+}
+
+/* Another began it: its wave isn't passed on while he is here. */
+static void test_begun_elsewhere(void **state ATTR_UNUSED)
+{
+	const char *target, *killed;
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+
+	start(3);
+	lease = session("jane");
+	pass(10000);
+	forget_sent();
+	target = elsewhere("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s|5", test_hash("jane"),
+	   target);
+	assert_said(right, "USER-MOVE|10.0.0.1|9090|5|");
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.1|9090|5",
+				 test_hash("jane"), target);
+	in(left, "%s", killed);
+	lookup = test_lookup("jane");
+	pass(1000);
+	assert_not_said(right, "USER-KILLED");
+	assert_true(str_len(kicks) > 0);
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY - 250);
+	assert_not_said(right, "USER-KILLED");
+	pass(500);
+	assert_int_equal(said(right, killed), 1);
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|%u|%s|5",
+	   test_hash("jane"), target);
+	ring_end();
+	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|");
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+	stop();
+}
+
+/* Who began it isn't heard of any more: we bring it to its end. */
+static void test_orphan(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+
+	start(4);
+	in(left, "USER-MOVE|10.0.0.4|9090|5|%u|%s|5", test_hash("jane"),
+	   elsewhere("jane"));
+	lookup = test_lookup("jane");
+	forget_sent();
+	pass(3500);
+	assert_not_said(right, "USER-MOVE");
+	pass(2000);
+	assert_said(right, "USER-MOVE|10.0.0.2|9090|");
+	in(left, "USER-KILLED|%s|%s|10.0.0.2|9090|%s",
+	   t_strcut(said_after(right, "USER-MOVE"), '|'), elsewhere("jane"),
+	   strrchr(said_after(right, "USER-MOVE"), '|') + 1);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	stop();
+}
+
+/* A director is lost: it may have sessions that nobody sees. */
+static void test_lost_member(void **state ATTR_UNUSED)
+{
+	const char *killed;
+	struct test_lookup *lookup;
+
+	start(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	left = left_joins("10.0.0.4", TEST_INSTANCE_LEFT + 5, TRUE, NULL);
+	ring_syncs(left, right);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(12000);
+	assert_not_said(right, "USER-KILLED");
+	pass(4000);
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.2|9090|%s",
+		test_hash("jane"), elsewhere("jane"),
+		strrchr(said_after(right, "USER-MOVE"), '|') + 1);
+	assert_said(right, killed);
+	in(left, "%s", killed);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	stop();
+}
+
+/* With a 2.3 member: waves without names, and the delay at the end */
+static void test_original(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	const char *killed;
+
+	start(3);
+	forget_sent();
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s", test_hash("jane"),
+	   elsewhere("jane"));
+	killed = t_strdup_printf("USER-KILLED|%u", test_hash("jane"));
+	lookup = test_lookup("jane");
+	ring_end();
+	assert_not_said(right, "USER-KILLED");
+	in(left, "%s", killed);
+	ring_end();
+	assert_int_equal(said(right, t_strconcat(killed, "\n", NULL)), 1);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|%u",
+	   test_hash("jane"));
+	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|");
+	pass(KICK_DELAY - 250);
+	assert_int_equal(lookup->state, 0);
+	pass(500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("jane"));
+
+	/* It is lost: 30 s, as in the original. */
+	in(left, "USER-MOVE|10.0.0.1|9090|7|%u|%s", test_hash("jim"),
+	   elsewhere("jim"));
+	pass(31000);
+	assert_non_null(strstr(str_c(test_logs), "move timed out"));
+	assert_string_equal(where("jim"), elsewhere("jim"));
+	stop();
+}
+
+static void test_kicks(void **state ATTR_UNUSED)
+{
+	unsigned int kicked;
+	const char *error;
+
+	start(3);
+	(void)session("jane");
+	(void)session("jane");
+	forget_sent();
+	assert_int_equal(director_user_kick(director, "jane", &kicked, &error),
+			 0);
+	ring_end();
+	assert_int_equal(kicked, 2);
+	/* a plugin is told once */
+	assert_string_equal(str_c(kicks), t_strdup_printf("%u -\n",
+							  test_hash("jane")));
+	assert_string_equal(said_after(left, "USER-KICK"), "jane");
+	str_truncate(kicks, 0);
+	in(left, "USER-KICK|10.0.0.1|9090|5|jane");
+	assert_true(str_len(kicks) > 0);
+	str_truncate(kicks, 0);
+	in(left, "USER-KICK-HASH|10.0.0.1|9090|6|%u|%s", test_hash("jane"),
+	   hashed("jane"));
+	assert_string_equal(str_c(kicks), "");
+	in(left, "USER-KICK-HASH|10.0.0.1|9090|7|%u|%s", test_hash("jane"),
+	   elsewhere("jane"));
+	assert_true(str_len(kicks) > 0);
+	stop();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ring_test(test_alone),
+		ring_test(test_pending),
+		ring_test(test_unseen),
+		ring_test(test_begun_here),
+		ring_test(test_begun_elsewhere),
+		ring_test(test_orphan),
+		ring_test(test_lost_member),
+		ring_test(test_original),
+		ring_test(test_kicks),
+	};
+
+	return run_test_cases(tests);
+}
