@@ -406,6 +406,54 @@ cmd_user_lookup(struct admin_connection *ac, const char *const *args)
 							hash))));
 }
 
+static void
+cmd_user_move(struct admin_connection *ac, const char *const *args)
+{
+	struct director_time now = director_daemon_now();
+	bool is_name = args[2] != NULL && strcmp(args[2], "user") == 0;
+	struct ip_addr ip;
+	const char *error;
+	uint32_t hash;
+
+	if (!parse_ip(ac, args[1], &ip))
+		return;
+	if (parse_user(args[0], is_name, &hash, &error) < 0) {
+		e_error(ac->conn.event, "%s", error);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return;
+	}
+	switch (director_user_move(director_daemon.core, hash, &ip,
+				   ADMIN_LOG_PREFIX, &now)) {
+	case DIRECTOR_HOST_OK:
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+		break;
+	case DIRECTOR_HOST_NOTFOUND:
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
+		break;
+	default:
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		break;
+	}
+	director_daemon_commit();
+}
+
+static void
+cmd_user_kick(struct admin_connection *ac, const char *const *args)
+{
+	unsigned int kicked;
+	const char *error;
+
+	if (director_user_kick(director_daemon.core, args[0], &kicked,
+			       &error) < 0) {
+		e_error(ac->conn.event, "%s", error);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return;
+	}
+	e_info(ac->conn.event, "Kicking user %s (%u sessions here)", args[0],
+	       kicked);
+	admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+}
+
 struct user_list_context {
 	struct admin_connection *ac;
 	string_t *str;
@@ -492,6 +540,9 @@ static const struct admin_command {
 	{ "USER-LOOKUP", 1, 3, FALSE, cmd_user_lookup,
 	  "<user>|<hash> [<tag> [user]]" },
 	{ "USER-LIST", 0, 1, FALSE, cmd_user_list, "[<ip>]" },
+	{ "USER-MOVE", 2, 3, FALSE, cmd_user_move,
+	  "<user>|<hash> <ip> [user]" },
+	{ "USER-KICK", 1, 2, FALSE, cmd_user_kick, "<user> [nowait]" },
 };
 
 static const struct admin_command *admin_command_find(const char *name)

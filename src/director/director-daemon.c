@@ -14,6 +14,7 @@
 #include "auth-relay.h"
 #include "director-settings.h"
 #include "journal.h"
+#include "login-registry.h"
 #include "ring-connection.h"
 #include "server-list.h"
 #include "user-snapshot.h"
@@ -129,7 +130,15 @@ static void daemon_ring_synced(void *context ATTR_UNUSED)
 	admin_connections_ring_synced();
 }
 
+static void
+daemon_kick(void *context ATTR_UNUSED, struct session_plugin *plugin,
+	    uint32_t hash, const struct ip_addr *except)
+{
+	login_registry_kick(plugin, hash, except);
+}
+
 static const struct director_vfuncs daemon_vfuncs = {
+	.kick = daemon_kick,
 	.record = daemon_record,
 	.log = daemon_log,
 	.lookup_done = daemon_lookup_done,
@@ -307,6 +316,8 @@ void director_daemon_init(const struct director_settings *set,
 		.username_hash = set->director_username_hash,
 		.master_user_separator = set->auth_master_user_separator,
 		.user_expire_secs = set->director_user_expire,
+		.user_kick_delay_msecs =
+			set->director_user_kick_delay * 1000,
 	};
 	struct director_vfuncs vfuncs = daemon_vfuncs;
 	struct director_time now;

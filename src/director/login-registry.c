@@ -89,6 +89,7 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	}
 	process = login_process_ref(leases, pid);
 	rc->plugin = session_plugin_init(leases, process);
+	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);
 	rc->protocol = i_strdup(args[1]);
 	return 1;
@@ -237,6 +238,18 @@ static int registry_args(struct connection *conn, const char *const *args)
 	director_daemon_schedule();
 	registry_pause(rc);
 	return ret;
+}
+
+void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
+			 const struct ip_addr *except)
+{
+	struct registry_connection *rc = plugin->connection;
+	const char *line = t_strdup_printf("KICK\t%u", hash);
+
+	if (except != NULL)
+		line = t_strconcat(line, "\t", net_ip2addr(except), NULL);
+	line = t_strconcat(line, "\n", NULL);
+	o_stream_nsend_str(rc->conn.output, line);
 }
 
 static const struct connection_settings registry_set = {

@@ -13,4 +13,11 @@ void login_registry_deinit(void);
 /* Takes over the accepted connection. */
 void login_registry_connection_create(struct master_service_connection *conn);
 
+/* Tells the connected plugin to end its sessions of the hash, except those to
+   that backend (may be NULL). */
+struct session_plugin;
+struct ip_addr;
+void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
+			 const struct ip_addr *except);
+
 #endif

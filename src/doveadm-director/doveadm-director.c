@@ -104,6 +104,26 @@ PARAM_ARG("host")
 DOVEADM_CMD_PARAMS_END
 },
 {
+	.name = "director move",
+	.cmd = cmd_director_move,
+	.usage = USAGE_SOCKET" <user> | -u <user name> <host>",
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+DOVEADM_CMD_PARAM('u', "user-name", CMD_PARAM_STR, 0)
+PARAM_ARG("user")
+PARAM_ARG("host")
+DOVEADM_CMD_PARAMS_END
+},
+{
+	.name = "director kick",
+	.cmd = cmd_director_kick,
+	.usage = USAGE_SOCKET" <user>",
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+PARAM_ARG("user")
+DOVEADM_CMD_PARAMS_END
+},
+{
 	.name = "director dump",
 	.cmd = cmd_director_dump,
 	.usage = USAGE_SOCKET,

@@ -71,6 +71,9 @@ void cmd_director_remove(struct doveadm_cmd_context *cctx);
 void cmd_director_flush(struct doveadm_cmd_context *cctx);
 /* doveadm-director-map.c */
 void cmd_director_map(struct doveadm_cmd_context *cctx);
+/* doveadm-director-user.c */
+void cmd_director_move(struct doveadm_cmd_context *cctx);
+void cmd_director_kick(struct doveadm_cmd_context *cctx);
 /* doveadm-director-ring.c */
 void cmd_director_ring_add(struct doveadm_cmd_context *cctx);
 void cmd_director_ring_remove(struct doveadm_cmd_context *cctx);
