@@ -204,6 +204,8 @@ def test_http_names(nodes):
         "directorDown": ["socketPath", "host"],
         "directorRemove": ["socketPath", "host"],
         "directorFlush": ["socketPath", "forceFlush", "maxParallel", "host"],
+        "directorMove": ["socketPath", "userName", "user", "host"],
+        "directorKick": ["socketPath", "user"],
         "directorDump": ["socketPath"],
         "directorRingAdd": ["socketPath", "ip", "port"],
         "directorRingRemove": ["socketPath", "ip", "port"],

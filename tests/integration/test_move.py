@@ -1,0 +1,83 @@
+# Copyright (c) 2026 dovecot-director authors, see the included COPYING file
+"""Users are moved and kicked: with real clients, who are on one backend at a
+time"""
+
+import time
+
+import clients
+from node import wait_for
+from ring import BACKENDS, Ring
+
+
+def backend_of(director, user):
+    return director.user_status(user)["current host"]
+
+
+def other_backend(ip):
+    return [b for b in BACKENDS.split() if b != ip][0]
+
+
+def is_over(session):
+    try:
+        return session.noop()[0] != "OK"
+    except Exception:
+        return True
+
+
+def test_move(nodes, backends):
+    """The session ends, then the backend gets its time, then the new one"""
+    director = nodes.director(BACKENDS)
+    session = clients.imap(director.ip, "jane")
+    old = backend_of(director, "jane")
+    new = other_backend(old)
+    start = time.monotonic()
+    done = director.doveadm("-v", "director", "move", "jane", new)
+    assert "moved to " + new in done.stderr
+    again = clients.imap(director.ip, "jane")
+    took = time.monotonic() - start
+    assert is_over(session)
+    assert 2 <= took <= 6
+    assert backend_of(director, "jane") == new
+    assert again.noop()[0] == "OK"
+    clients.close(again)
+
+
+def test_move_without_session(nodes, backends):
+    director = nodes.director(BACKENDS)
+    wait_for(lambda: director.doveadm(
+        "director", "move", "nobody", "127.0.0.12").returncode == 0, "a move")
+    clients.visit("imap", director.ip, "nobody")
+    assert backend_of(director, "nobody") == "127.0.0.12"
+    done = director.doveadm("director", "move", "nobody", "127.0.0.99",
+                            check=False)
+    assert done.returncode == 68
+    assert "Host '127.0.0.99' doesn't exist" in done.stderr
+
+
+def test_kick(nodes, backends):
+    director = nodes.director(BACKENDS)
+    sessions = [clients.imap(director.ip, "jane") for _ in range(3)]
+    other = clients.imap(director.ip, "jim")
+    done = director.doveadm("-v", "director", "kick", "jane")
+    assert "User jane kicked" in done.stderr
+    wait_for(lambda: all(is_over(session) for session in sessions),
+             "the sessions to end")
+    assert other.noop()[0] == "OK"
+    clients.visit("imap", director.ip, "jane")
+    clients.close(other)
+
+
+def test_move_in_a_ring(nodes, backends):
+    """Sessions on all directors end before the new backend gets the first"""
+    ring = Ring(nodes, 3)
+    ring.wait(3)
+    sessions = [clients.imap(member.ip, "jane") for member in ring.members]
+    old = backend_of(ring.members[0], "jane")
+    new = other_backend(old)
+    ring.members[1].doveadm("director", "move", "jane", new)
+    again = clients.imap(ring.members[2].ip, "jane")
+    assert all(is_over(session) for session in sessions)
+    for member in ring.members:
+        assert backend_of(member, "jane") == new
+    clients.close(again)
+    ring.members[0].doveadm("director", "kick", "jane")
