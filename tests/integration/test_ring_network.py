@@ -303,6 +303,38 @@ def test_stopped(request, make_ring, make_load, backends, figure, secs):
         gone, back, load.figure()))
 
 
+def is_synced(ring, member):
+    return "ring synced" in {row[2] for row in ring.rows(member)}
+
+
+@pytest.mark.parametrize("sender,receiver", [(1, 2), (1, 4)])
+def test_cut_link(make_ring, make_load, backends, figure, sender, receiver):
+    """What one neighbour sends to the other is lost. No ring can have both, so
+    the one whose right side it is goes on alone."""
+    ring = make_ring(4)
+    lonely = ring.members[0 if receiver == 2 else 3]
+    rest = [member for member in ring.members if member != lonely]
+    load = make_load(ring.members)
+    begun = time.monotonic()
+    ring.network.cut([sender - 1], [receiver - 1])
+    gone = recover(ring, rest, begun)
+    # it has to be sure first: its new users wait longer
+    wait_for(lambda: is_synced(ring, lonely), "it to go on alone", LIMIT)
+    alone = time.monotonic() - begun
+    while time.monotonic() - begun < 15:
+        load.stopping.wait(0.2)
+        for member in ring.members:
+            assert is_synced(ring, member)
+    ring.network.heal()
+    begun = time.monotonic()
+    back = recover(ring, ring.members, begun)
+    load.wait_for_more(20)
+    check_end(ring, backends, load)
+    figure("a ring without it after %.2f s, it alone after %.2f s, one ring "
+           "%.2f s after the link healed, %s" % (
+               gone, alone, back, load.figure()))
+
+
 def test_cut_half(make_ring, make_load, backends, figure):
     """Two and two, who change the backends meanwhile"""
     ring = make_ring(4)

@@ -100,6 +100,8 @@ struct ring_member {
 	   neighbours */
 	uint64_t lost_msecs;
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
+	/* When connect() failed; 0 = it has worked since, or never failed */
+	uint64_t unreached_msecs;
 };
 
 struct ring_members *ring_members_init(void);

@@ -164,11 +164,15 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 void ring_connect_run(struct ring *ring, const struct director_time *now)
 {
 	uint64_t deadline = UINT64_MAX;
+	bool wait;
 
 	if (ring->left == NULL)
 		choose_left(ring);
-	if (ring->set.self.port != 0 &&
-	    connect_candidates(ring, now, TRUE, &deadline)) {
+	wait = ring->set.self.port != 0 &&
+		connect_candidates(ring, now, TRUE, &deadline);
+	if (ring_is_outside(ring, now))
+		wait = !ring_outside_is_sure(ring, now);
+	if (wait) {
 		ring->half_msecs = 0;
 		return;
 	}
@@ -205,6 +209,7 @@ void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 	deadline_once(ring->handshaked ? 0 : ring->started_msecs,
 		      RING_ALONE_WAIT_MSECS, now, deadline);
 	deadline_once(ring->half_msecs, RING_HALF_MSECS, now, deadline);
+	ring_outside_deadline(ring, now, deadline);
 }
 
 static void
@@ -322,6 +327,10 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		return;
 	}
 	peer->member = member;
+	if (peer->incoming && ring_is_outside(ring, now)) {
+		ring_peer_end(ring, peer, "Can't reach my right side");
+		return;
+	}
 	peer->me_received = TRUE;
 	peer->state = RING_PEER_HANDSHAKING;
 	if (msg->has_timestamp) {
@@ -349,6 +358,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		ring_tell_member(ring, member, member, now);
 		left_arrives(ring, peer, now);
 	} else {
+		ring_outside_ends(ring, member);
 		ring_handshake_start(ring, peer, now);
 	}
 	ring_wake(ring);
@@ -478,19 +488,6 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	ring_wake(ring);
 }
 
-/* We were told to connect to it a moment ago, or it doesn't answer. */
-static bool
-is_out_of_reach(struct ring *ring, const struct ring_member *member,
-		const struct director_time *now)
-{
-	const struct ring_peer *peer = ring_peer_find_out(ring, member);
-
-	return (member->connect_told_msecs != 0 && now->msecs -
-		member->connect_told_msecs < RING_REDIAL_MSECS) ||
-		(peer != NULL && peer->state == RING_PEER_CONNECTING &&
-		 now->msecs - peer->created_msecs >= RING_CONNECT_RACE_MSECS);
-}
-
 void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 struct ring_message *msg,
 			 const struct director_time *now)
@@ -520,7 +517,7 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 		ring_wake(ring);
 		return;
 	}
-	if (is_out_of_reach(ring, member, now)) {
+	if (ring_is_out_of_reach(ring, member, now)) {
 		/* We have just tried it. Were we to do so again at once, we'd
 		   be sent to and fro without end. */
 		RING_LOG(ring, LOG_TYPE_WARNING, "%s: CONNECT to %s requested, "
@@ -529,8 +526,12 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 		peer->member->retry_msecs = now->msecs +
 			RING_RETRY_NETWORK_MSECS;
 		ring_peer_end(ring, peer, "Can't reach it");
+		ring_go_outside(ring, member, now);
 		return;
 	}
+	ring_stop_hanging(ring, member, now);
+	/* to be asked again soon if it is in vain */
+	peer->member->connected_msecs = 0;
 	member->connect_told_msecs = now->msecs;
 	ring_member_works(member);
 	if (ring->right != NULL)

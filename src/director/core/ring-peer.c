@@ -315,6 +315,7 @@ void ring_peer_connected(struct director *director, struct ring_peer *peer,
 	struct ring *ring = director->ring;
 
 	peer->state = RING_PEER_GREETING;
+	peer->member->unreached_msecs = 0;
 	peer->created_msecs = peer->input_msecs = now->msecs;
 	peer->silence_counted_msecs = now->msecs;
 	ring_greet(ring, peer, now);
@@ -328,6 +329,7 @@ void ring_peer_closed(struct director *director, struct ring_peer *peer,
 
 	if (!peer->dead) {
 		if (peer->state == RING_PEER_CONNECTING) {
+			peer->member->unreached_msecs = now->msecs;
 			RING_LOG(ring, LOG_TYPE_DEBUG, "%s: %s",
 				 ring_peer_name(director, peer), reason);
 		} else {

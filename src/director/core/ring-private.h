@@ -33,6 +33,9 @@
 /* Somebody is connected to us, but we can't connect to anybody: after so long we
    believe that his connection is dead. */
 #define RING_HALF_MSECS 5000
+/* Others are in a ring with somebody whom we can't reach: so long we are sure of
+   it. It is told anew each time that they are tried. */
+#define RING_OUTSIDE_MSECS 10000
 /* Links of which both ends are ours: PING after so much silence, gone after so
    much. Silence is counted in steps, so that time in which we didn't run
    ourselves counts as one step only. */
@@ -89,6 +92,11 @@ struct ring {
 	/* Since when we have a left but no right, nor a candidate; 0 = it isn't
 	   so */
 	uint64_t half_msecs;
+	/* Until when others are in a ring with this one, whom we can't reach,
+	   and since when. Sure: we go on alone. */
+	uint64_t outside_msecs, outside_since_msecs;
+	struct ring_address unreached;
+	bool outside_sure;
 	/* What has to be done next by time; 0 = now */
 	uint64_t deadline_msecs;
 
@@ -182,6 +190,26 @@ ring_right_distance(struct ring *ring, const struct ring_member *member);
 void ring_connect_run(struct ring *ring, const struct director_time *now);
 void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 			   uint64_t *deadline);
+
+/* Others are in a ring with a member whom we can't reach. */
+bool ring_is_outside(const struct ring *ring, const struct director_time *now);
+/* When outside: so surely that we go on alone */
+bool ring_outside_is_sure(struct ring *ring, const struct director_time *now);
+void ring_outside_deadline(const struct ring *ring,
+			   const struct director_time *now, uint64_t *deadline);
+/* We were told to connect to it, whom we have just tried. */
+void ring_go_outside(struct ring *ring, const struct ring_member *unreached,
+		     const struct director_time *now);
+/* It is reached. */
+void ring_outside_ends(struct ring *ring, const struct ring_member *member);
+/* We were told to connect to it a moment ago, or it doesn't answer. */
+bool ring_is_out_of_reach(struct ring *ring, const struct ring_member *member,
+			  const struct director_time *now);
+/* It may be reached by now: then a new connection works at once, and one that
+   hangs may not for seconds. */
+void ring_stop_hanging(struct ring *ring, struct ring_member *member,
+		       const struct director_time *now);
+
 void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		    struct ring_message *msg, const struct director_time *now);
 void ring_handle_done(struct ring *ring, struct ring_peer *peer,

@@ -182,6 +182,7 @@ own_sync(struct ring *ring, const struct ring_message *msg,
 	ring->min_minor = msg->minor == 0 ? 0 :
 		I_MIN(msg->minor, RING_PROTOCOL_MINOR);
 	ring->handshaked = TRUE;
+	ring->outside_msecs = 0;
 	ring_set_synced(ring, now);
 }
 

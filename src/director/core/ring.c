@@ -286,6 +286,7 @@ ring_peer_run(struct ring *ring, struct ring_peer *peer,
 		RING_LOG(ring, LOG_TYPE_ERROR,
 			 "Director %s disconnected: Connect timed out",
 			 peer->member->name);
+		peer->member->unreached_msecs = now->msecs;
 		ring_member_network_failed(peer->member, now->msecs,
 					   now->clock);
 		ring_peer_end(ring, peer, NULL);

@@ -1,0 +1,65 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* A director that can't reach its right side, which others can */
+
+#include "test-ring.h"
+
+static struct test_conn *returns(const char *ip)
+{
+	struct test_conn *conn = incoming(ip);
+
+	assert_non_null(conn);
+	greet(conn, ip, 10, TEST_INSTANCE_LEFT);
+	return conn;
+}
+
+/* Our right doesn't answer us, but others: they close the ring without us, and
+   then we go on alone. */
+static void test_outside(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *next;
+
+	ring_of(4, &left, &right);
+	test_pass(2000);
+	ring_peer_closed(director, right->peer, "reset", &now);
+	right->peer = NULL;
+	ring_end();
+	right = conn_out();
+	test_pass(500);
+	next = connected();
+	assert_ptr_not_equal(next, right);
+	greet(next, "10.0.0.4", 10, 444);
+	in(next, "CONNECT|10.0.0.3|9090");
+	assert_said(next, "QUIT|Can't reach it");
+	assert_said(left, "QUIT|Can't reach 10.0.0.3:9090");
+	assert_said(returns("10.0.0.1"), "QUIT|Can't reach my right side");
+	assert_false(ring_is_synced(director_ring(director)));
+	/* The connection times out. */
+	test_pass(2400);
+	assert_false(ring_is_synced(director_ring(director)));
+	test_pass(200);
+	assert_true(ring_is_alone(director_ring(director)));
+	assert_said(returns("10.0.0.1"), "QUIT|Can't reach my right side");
+
+	/* It answers. */
+	test_pass(2000);
+	right = conn_out();
+	if (!net_ip_compare(&right->peer->source_ip, ip_of("10.0.0.3"))) {
+		/* somebody else is tried as well */
+		ring_peer_closed(director, right->peer, "refused", &now);
+		right->peer = NULL;
+		ring_end();
+		right = conn_out();
+	}
+	right = right_joins("10.0.0.3", 10);
+	assert_not_said(returns("10.0.0.1"), "QUIT");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ring_test(test_outside),
+	};
+
+	return run_test_cases(tests);
+}
