@@ -350,6 +350,30 @@ static struct test_conn *right_of_restored(unsigned int minor)
 	return right_joins("10.0.0.3", minor);
 }
 
+/* Who wasn't there yet says that he is now. */
+static void test_starts_later(void **state ATTR_UNUSED)
+{
+	struct test_conn *conn;
+
+	ring_start(1, 2);
+	conn = conn_out();
+	ring_peer_closed(director, conn->peer, "refused", &now);
+	conn->peer = NULL;
+	ring_end();
+	assert_int_equal(test_connects, 1);
+	conn = incoming("10.0.0.2");
+	greet(conn, "10.0.0.2", 10, TEST_INSTANCE_RIGHT);
+	assert_int_equal(test_connects, 2);
+	/* but not again and again */
+	conn = connected();
+	ring_peer_closed(director, conn->peer, "reset", &now);
+	conn->peer = NULL;
+	ring_end();
+	conn = incoming("10.0.0.2");
+	greet(conn, "10.0.0.2", 10, TEST_INSTANCE_RIGHT);
+	assert_int_equal(test_connects, 2);
+}
+
 static void test_restored_users(void **state ATTR_UNUSED)
 {
 	struct test_conn *right;
@@ -618,6 +642,7 @@ int main(void)
 		ring_test(test_director_without_instance),
 		ring_test(test_director_removed),
 		ring_test(test_pending),
+		ring_test(test_starts_later),
 		ring_test(test_restored_users),
 		ring_test(test_joining_users),
 		ring_test(test_joining_hands_over),

@@ -332,6 +332,9 @@ void ring_peer_closed(struct director *director, struct ring_peer *peer,
 			peer->member->unreached_msecs = now->msecs;
 			RING_LOG(ring, LOG_TYPE_DEBUG, "%s: %s",
 				 ring_peer_name(director, peer), reason);
+			/* once it has started and says so, there is nothing to
+			   wait for */
+			peer->member->connected_msecs = 0;
 		} else {
 			RING_LOG(ring, neighbour ? LOG_TYPE_ERROR :
 				 LOG_TYPE_INFO, "Director %s disconnected: %s",
