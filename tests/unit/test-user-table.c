@@ -510,6 +510,64 @@ static void test_many(void **state ATTR_UNUSED)
 	}
 }
 
+struct bucket_walk {
+	uint8_t *seen;
+	unsigned int count;
+};
+
+static void bucket_saw(user_idx_t idx, void *context)
+{
+	struct bucket_walk *walk = context;
+
+	walk->seen[user_table_hash(table, idx)]++;
+	walk->count++;
+}
+
+/* The table grows fivefold meanwhile, and others are removed. */
+static void test_walk_buckets(void **state ATTR_UNUSED)
+{
+	const unsigned int count = 20000;
+	struct backend *backend = add_backend(1, "");
+	struct bucket_walk walk = { .seen = t_malloc0(count * 5 + 1) };
+	uint32_t pos = 0, added = count, slices = 0, last;
+	bool more = TRUE;
+
+	table_init(EXPIRE);
+	for (uint32_t i = 1; i <= count; i++)
+		add_user(backend, i, START);
+	for (; more; slices++) {
+		/* removed ones before and behind where the walk is */
+		if (slices % 2 == 0 && slices < count) {
+			user_table_remove(table, user_table_lookup(
+				table, backend->tag, slices + 1, START));
+		}
+		for (unsigned int i = 0; i < 50 && added < count * 5; i++)
+			add_user(backend, ++added, START);
+		last = walk.count;
+		more = user_table_walk_buckets(table, &pos, START, 100,
+					       bucket_saw, &walk);
+		assert_true(walk.count - last < 110);
+	}
+	assert_true(slices > count / 100);
+	for (uint32_t i = 1; i <= count; i++) {
+		bool removed = i % 2 == 1 && i <= slices;
+
+		if (!removed && walk.seen[i] == 0)
+			fail_msg("user %u wasn't seen", i);
+	}
+	/* who was added later may be seen or not, and hardly anybody twice */
+	assert_true(walk.count < count * 6);
+	/* expired ones aren't shown */
+	pos = 0;
+	walk.count = 0;
+	assert_false(user_table_walk_buckets(table, &pos, START + EXPIRE,
+					     1000000, bucket_saw, &walk));
+	assert_int_equal(walk.count, 0);
+	assert_false(user_table_walk_buckets(table, &pos, START, 1000000,
+					     bucket_saw, &walk));
+	assert_int_equal(walk.count, 0);
+}
+
 static bool walk_stop(user_idx_t idx ATTR_UNUSED, void *context)
 {
 	unsigned int *left = context;
@@ -568,6 +626,7 @@ int main(void)
 		table_test(test_dead_slots),
 		table_test(test_foreach_hash),
 		table_test(test_many),
+		table_test(test_walk_buckets),
 		table_test(test_walk_stop),
 	};
 

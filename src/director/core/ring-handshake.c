@@ -115,7 +115,7 @@ struct send_context {
 	const struct director_time *now;
 };
 
-static bool send_user(user_idx_t idx, void *context)
+static void send_user(user_idx_t idx, void *context)
 {
 	struct send_context *ctx = context;
 	struct director *director = ctx->ring->director;
@@ -135,7 +135,6 @@ static bool send_user(user_idx_t idx, void *context)
 				 user_table_slot(users, idx))->ip;
 	ring_send(ctx->ring, ctx->peer, &msg);
 	ctx->peer->users_sent++;
-	return TRUE;
 }
 
 bool ring_handshake_has_room(struct ring *ring, struct ring_peer *peer)
@@ -165,9 +164,10 @@ void ring_handshake_more(struct ring *ring, struct ring_peer *peer,
 	/* What we remember from before is of no use for a ring that we join,
 	   and those of 2.3 would take it. */
 	if (!ring_knows(ring) && peer->minor < RING_MINOR_OURS)
-		peer->users_pos = user_table_walk_end(director->users);
-	if (user_table_walk(director->users, &peer->users_pos, now->wall,
-			    RING_HANDSHAKE_STEPS, send_user, &ctx)) {
+		peer->users_pos = UINT32_MAX;
+	if (user_table_walk_buckets(director->users, &peer->users_pos,
+				    now->wall, RING_HANDSHAKE_STEPS,
+				    send_user, &ctx)) {
 		ring_wake(ring);
 		return;
 	}

@@ -48,8 +48,9 @@
 #define RING_OUT_FLUSH_SIZE (32*1024)
 /* The handshake's users are sent as long as less is waiting for the peer. */
 #define RING_HANDSHAKE_QUEUE_SIZE (128*1024)
-/* Places of the user table looked at in a slice of the handshake */
-#define RING_HANDSHAKE_STEPS 2000
+/* Buckets and users of the user table looked at in a slice of the handshake:
+   less than a millisecond */
+#define RING_HANDSHAKE_STEPS 5000
 
 struct ring {
 	struct director *director;

@@ -86,6 +86,16 @@ user_store_bucket(const struct user_store *store, uint32_t bucket)
 		[bucket & USER_SEGMENT_MASK];
 }
 
+/* A bucket's first entry will be needed in a moment. */
+static inline void
+user_store_prefetch(const struct user_store *store, uint32_t bucket)
+{
+	if (bucket < store->buckets_count) {
+		__builtin_prefetch(user_entry(store, *user_store_bucket(
+			store, bucket)));
+	}
+}
+
 void user_store_init(struct user_store *store);
 void user_store_deinit(struct user_store *store);
 

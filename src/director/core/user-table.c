@@ -5,6 +5,8 @@
 
 #define NEAR_EXPIRY_MIN_SECS 3
 #define NEAR_EXPIRY_MAX_SECS 30
+/* A walk asks for the memory of so many buckets ahead. */
+#define BUCKETS_AHEAD 8
 
 /* Users with one of these are there even if their time has run out. */
 #define USER_FLAGS_KEEP \
@@ -299,6 +301,30 @@ bool user_table_walk(struct user_table *table, uint32_t *pos, time_t now,
 			stopped = !fn(idx, context);
 	}
 	return *pos < store->end;
+}
+
+bool user_table_walk_buckets(struct user_table *table, uint32_t *pos,
+			     time_t now, unsigned int max_steps,
+			     void (*fn)(user_idx_t idx, void *context),
+			     void *context)
+{
+	const struct user_store *store = &table->store;
+	const struct user_entry *entry;
+	unsigned int steps = 0;
+	uint32_t idx;
+
+	for (; *pos < store->buckets_count && steps < max_steps; (*pos)++) {
+		user_store_prefetch(store, *pos + BUCKETS_AHEAD);
+		idx = *user_store_bucket(store, *pos);
+		for (steps++; idx != 0; idx = entry->chain_next, steps++) {
+			entry = user_entry(store, idx);
+			if (backend_by_slot(table->backends,
+					    entry->slot) != NULL &&
+			    entry_is_alive(table, entry, now))
+				fn(idx, context);
+		}
+	}
+	return *pos < store->buckets_count;
 }
 
 uint32_t user_table_walk_end(const struct user_table *table)

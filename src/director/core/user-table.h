@@ -137,6 +137,15 @@ bool user_table_walk(struct user_table *table, uint32_t *pos, time_t now,
 		     unsigned int max_steps,
 		     bool (*fn)(user_idx_t idx, void *context), void *context);
 
+/* The same in the order of the buckets: another table that takes the users in
+   by this order always works in the same part of its memory, which makes it
+   twice as fast. Users that exist during the whole walk are seen at least once.
+   Users may be added and removed between the slices. */
+bool user_table_walk_buckets(struct user_table *table, uint32_t *pos,
+			     time_t now, unsigned int max_steps,
+			     void (*fn)(user_idx_t idx, void *context),
+			     void *context);
+
 /* The largest position of a walk, to show its progress. */
 uint32_t user_table_walk_end(const struct user_table *table);
 
