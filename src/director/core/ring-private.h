@@ -48,12 +48,16 @@
 #define RING_OUT_FLUSH_SIZE (32*1024)
 /* The handshake's users are sent as long as less is waiting for the peer. */
 #define RING_HANDSHAKE_QUEUE_SIZE (128*1024)
-/* Buckets and users of the user table looked at in a slice of the handshake:
-   less than a millisecond */
+/* Steps in the user table in a slice of the handshake: about 200 users. A login
+   may have to wait for several slices. */
 #define RING_HANDSHAKE_STEPS 5000
+/* Slices without a pause */
+#define RING_HANDSHAKE_SLICES 8
 
 struct ring {
 	struct director *director;
+	/* Slices of handshakes that were sent */
+	unsigned int slices;
 	struct ring_settings set;
 
 	struct ring_members *members;

@@ -323,7 +323,7 @@ ring_peer_run(struct ring *ring, struct ring_peer *peer,
 }
 
 static void
-ring_peer_deadline(struct ring *ring, struct ring_peer *peer,
+ring_peer_deadline(struct ring *ring, const struct ring_peer *peer,
 		   const struct director_time *now, uint64_t *deadline)
 {
 	switch (peer->state) {
@@ -348,9 +348,6 @@ ring_peer_deadline(struct ring *ring, struct ring_peer *peer,
 	}
 	if (peer->deadline_msecs != 0)
 		ring_deadline_min(deadline, peer->deadline_msecs);
-	/* without room it goes on when there is */
-	if (peer->sending_users && ring_handshake_has_room(ring, peer))
-		ring_deadline_min(deadline, now->msecs);
 	ring_ping_deadline(ring, peer, now, deadline);
 }
 
@@ -383,6 +380,7 @@ void ring_run(struct ring *ring, const struct director_time *now)
 {
 	struct ring_peer *peer, *next;
 	uint64_t deadline = UINT64_MAX;
+	bool sending = FALSE;
 
 	ring_member_set_clock(ring->self, now->wall, now->wall, now->msecs);
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
@@ -400,6 +398,10 @@ void ring_run(struct ring *ring, const struct director_time *now)
 		else {
 			ring_peer_flush(ring, peer);
 			ring_peer_deadline(ring, peer, now, &deadline);
+			/* without room it goes on when there is */
+			if (peer->sending_users &&
+			    ring_handshake_has_room(ring, peer))
+				sending = TRUE;
 		}
 	}
 	ring_purge_removed(ring, now, &deadline);
@@ -407,6 +409,13 @@ void ring_run(struct ring *ring, const struct director_time *now)
 	ring_connect_deadline(ring, now, &deadline);
 	ring_sync_deadline(ring, now, &deadline);
 	ring->deadline_msecs = I_MAX(deadline, now->msecs + 1);
+	if (sending) {
+		/* Logins have their turn after each slice, but several slices
+		   go out before the CPU is left to other processes. */
+		ring->deadline_msecs =
+			++ring->slices % RING_HANDSHAKE_SLICES != 0 ? 0 :
+			now->msecs + 1;
+	}
 }
 
 void ring_input_end(struct director *director, const struct director_time *now)

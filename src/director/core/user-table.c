@@ -7,6 +7,8 @@
 #define NEAR_EXPIRY_MAX_SECS 30
 /* A walk asks for the memory of so many buckets ahead. */
 #define BUCKETS_AHEAD 8
+/* A user costs as much as so many empty buckets. */
+#define USER_STEPS 24
 
 /* Users with one of these are there even if their time has run out. */
 #define USER_FLAGS_KEEP \
@@ -316,8 +318,9 @@ bool user_table_walk_buckets(struct user_table *table, uint32_t *pos,
 	for (; *pos < store->buckets_count && steps < max_steps; (*pos)++) {
 		user_store_prefetch(store, *pos + BUCKETS_AHEAD);
 		idx = *user_store_bucket(store, *pos);
-		for (steps++; idx != 0; idx = entry->chain_next, steps++) {
+		for (steps++; idx != 0; idx = entry->chain_next) {
 			entry = user_entry(store, idx);
+			steps += USER_STEPS;
 			if (backend_by_slot(table->backends,
 					    entry->slot) != NULL &&
 			    entry_is_alive(table, entry, now))

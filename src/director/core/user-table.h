@@ -140,7 +140,8 @@ bool user_table_walk(struct user_table *table, uint32_t *pos, time_t now,
 /* The same in the order of the buckets: another table that takes the users in
    by this order always works in the same part of its memory, which makes it
    twice as fast. Users that exist during the whole walk are seen at least once.
-   Users may be added and removed between the slices. */
+   Users may be added and removed between the slices. A bucket is a step, a user
+   is 24. */
 bool user_table_walk_buckets(struct user_table *table, uint32_t *pos,
 			     time_t now, unsigned int max_steps,
 			     void (*fn)(user_idx_t idx, void *context),
