@@ -10,7 +10,7 @@ from ring import BACKENDS, Ring
 
 
 def backend_of(director, user):
-    return director.user_status(user)["current host"]
+    return director.user_status(user)["status"].split()[0]
 
 
 def other_backend(ip):

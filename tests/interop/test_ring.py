@@ -244,6 +244,23 @@ def test_host_changes(ring):
     ring.check_logs()
 
 
+def test_moves(ring):
+    """Whoever is told to move a user: all answer the new backend, and not the
+    30 s later at which the original gives up."""
+    users = ring.members[0].lookup(names("u", len(ring.members)))
+    ring.wait_agreed(Member.users)
+    for member, (user, old) in zip(ring.members, sorted(users.items())):
+        new = [ip for ip in BACKENDS.split() if ip != old][0]
+        start = time.monotonic()
+        assert member.admin.command("USER-MOVE", user, new) == "OK"
+        for other in ring.members:
+            # the old one until it has heard of it
+            wait_for(lambda: other.lookup([user]) == {user: new},
+                     "%s's move on %s" % (member.kind, other.kind),
+                     timeout=start + 20 - time.monotonic())
+    ring.check_logs()
+
+
 def test_leave_and_join(ring):
     """Each one in turn is restarted: nobody changes his backend, and who comes
     back learns what changed."""
