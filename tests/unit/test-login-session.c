@@ -569,7 +569,7 @@ static void test_absent(void **state ATTR_UNUSED)
 	start(&clients[0], "a0", 7, &ip1, "user");
 	start(&clients[1], "a1", 7, &ip1, "user");
 	director_link_up(director, clients[0].session, &ip1);
-	for (unsigned int i = 0; i < 300; i++)
+	for (unsigned int i = 0; i < 60; i++)
 		run_turn();
 	director_link_end(director, &clients[1].session, "closed");
 	/* a short absence is no error */
