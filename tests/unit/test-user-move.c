@@ -21,7 +21,7 @@ static void test_kick(void *context ATTR_UNUSED,
 		    except == NULL ? "-" : net_ip2addr(except));
 }
 
-static void start(unsigned int members)
+static void begin(unsigned int members)
 {
 	test_set.user_kick_delay_msecs = KICK_DELAY;
 	ring_vfuncs.kick = test_kick;
@@ -39,7 +39,7 @@ static void start(unsigned int members)
 	forget_sent();
 }
 
-static void stop(void)
+static void end(void)
 {
 	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);
@@ -105,7 +105,7 @@ static void test_alone(void **state ATTR_UNUSED)
 	struct test_lookup *lookup;
 
 	left = right = NULL;
-	start(1);
+	begin(1);
 	lease = session("jane");
 	pass(10000);
 	assert_int_equal(move("jane", "10.9.9.9"), DIRECTOR_HOST_NOTFOUND);
@@ -123,7 +123,7 @@ static void test_alone(void **state ATTR_UNUSED)
 	pass(500);
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, elsewhere("jane"));
-	stop();
+	end();
 }
 
 /* An answer that the login process has not acted on yet */
@@ -134,7 +134,7 @@ static void test_pending(void **state ATTR_UNUSED)
 	const char *error, *target;
 
 	left = right = NULL;
-	start(1);
+	begin(1);
 	answer = test_lookup_for(process, "jane", "");
 	assert_int_equal(answer->state, 1);
 	target = elsewhere("jane");
@@ -155,7 +155,7 @@ static void test_pending(void **state ATTR_UNUSED)
 	pass(KICK_DELAY + 500);
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
-	stop();
+	end();
 }
 
 /* LMTP: nobody sees when it is over. */
@@ -164,7 +164,7 @@ static void test_unseen(void **state ATTR_UNUSED)
 	struct test_lookup *lookup;
 
 	left = right = NULL;
-	start(1);
+	begin(1);
 	assert_string_equal(where("jane"), hashed("jane"));
 	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
 	lookup = test_lookup("jane");
@@ -177,7 +177,7 @@ static void test_unseen(void **state ATTR_UNUSED)
 	assert_int_equal(move("jane", hashed("jane")), DIRECTOR_HOST_OK);
 	pass(250);
 	assert_string_equal(where("jane"), hashed("jane"));
-	stop();
+	end();
 }
 
 /* We began it: our wave goes to the right, and lets him in when it is back. */
@@ -186,7 +186,7 @@ static void test_begun_here(void **state ATTR_UNUSED)
 	const char *target, *told, *wave, *killed;
 	struct test_lookup *lookup;
 
-	start(3);
+	begin(3);
 	target = elsewhere("jane");
 	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
 	told = said_after(left, "USER-MOVE");
@@ -224,7 +224,7 @@ static void test_begun_here(void **state ATTR_UNUSED)
 	in(left, "%s", killed);
 	pass(2000);
 	assert_not_said(right, "USER-");
-	stop();
+	end();
 }
 
 /* Another began it: its wave isn't passed on while he is here. */
@@ -234,7 +234,7 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	struct session_lease *lease;
 	struct test_lookup *lookup;
 
-	start(3);
+	begin(3);
 	lease = session("jane");
 	pass(10000);
 	forget_sent();
@@ -261,7 +261,7 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|");
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
-	stop();
+	end();
 }
 
 /* Who began it isn't heard of any more: we bring it to its end. */
@@ -269,7 +269,7 @@ static void test_orphan(void **state ATTR_UNUSED)
 {
 	struct test_lookup *lookup;
 
-	start(4);
+	begin(4);
 	in(left, "USER-MOVE|10.0.0.4|9090|5|%u|%s|5", test_hash("jane"),
 	   elsewhere("jane"));
 	lookup = test_lookup("jane");
@@ -283,7 +283,7 @@ static void test_orphan(void **state ATTR_UNUSED)
 	   strrchr(said_after(right, "USER-MOVE"), '|') + 1);
 	ring_end();
 	assert_int_equal(lookup->state, 1);
-	stop();
+	end();
 }
 
 /* A director is lost: it may have sessions that nobody sees. */
@@ -292,7 +292,7 @@ static void test_lost_member(void **state ATTR_UNUSED)
 	const char *killed;
 	struct test_lookup *lookup;
 
-	start(4);
+	begin(4);
 	ring_peer_closed(director, left->peer, "reset", &now);
 	left->peer = NULL;
 	ring_end();
@@ -310,7 +310,7 @@ static void test_lost_member(void **state ATTR_UNUSED)
 	in(left, "%s", killed);
 	ring_end();
 	assert_int_equal(lookup->state, 1);
-	stop();
+	end();
 }
 
 /* With a 2.3 member: waves without names, and the delay at the end */
@@ -319,7 +319,7 @@ static void test_original(void **state ATTR_UNUSED)
 	struct test_lookup *lookup;
 	const char *killed;
 
-	start(3);
+	begin(3);
 	forget_sent();
 	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s", test_hash("jane"),
 	   elsewhere("jane"));
@@ -345,7 +345,7 @@ static void test_original(void **state ATTR_UNUSED)
 	pass(31000);
 	assert_non_null(strstr(str_c(test_logs), "move timed out"));
 	assert_string_equal(where("jim"), elsewhere("jim"));
-	stop();
+	end();
 }
 
 static void test_kicks(void **state ATTR_UNUSED)
@@ -353,7 +353,7 @@ static void test_kicks(void **state ATTR_UNUSED)
 	unsigned int kicked;
 	const char *error;
 
-	start(3);
+	begin(3);
 	(void)session("jane");
 	(void)session("jane");
 	forget_sent();
@@ -375,7 +375,7 @@ static void test_kicks(void **state ATTR_UNUSED)
 	in(left, "USER-KICK-HASH|10.0.0.1|9090|7|%u|%s", test_hash("jane"),
 	   elsewhere("jane"));
 	assert_true(str_len(kicks) > 0);
-	stop();
+	end();
 }
 
 int main(void)
