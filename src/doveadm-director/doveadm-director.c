@@ -106,7 +106,7 @@ DOVEADM_CMD_PARAMS_END
 {
 	.name = "director move",
 	.cmd = cmd_director_move,
-	.usage = USAGE_SOCKET" <user> | -u <user name> <host>",
+	.usage = USAGE_SOCKET" {<user> | -u <user name>} <host>",
 DOVEADM_CMD_PARAMS_START
 PARAM_SOCKET
 DOVEADM_CMD_PARAM('u', "user-name", CMD_PARAM_STR, 0)

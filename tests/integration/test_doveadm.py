@@ -364,6 +364,8 @@ USAGES = {
     "down": " <host>",
     "remove": " <host>",
     "flush": " [-F] [--max-parallel <n>] <host>|all",
+    "move": " {<user> | -u <user name>} <host>",
+    "kick": " <user>",
     "dump": "",
     "ring add": " <ip> [<port>]",
     "ring remove": " <ip> [<port>]",
