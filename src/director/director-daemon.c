@@ -251,12 +251,15 @@ static void daemon_update_title(void *context ATTR_UNUSED)
 {
 	struct director *core = director_daemon.core;
 	unsigned int waiting = director_lookups_waiting(core);
+	unsigned int moving = director_users_moving(core);
 	string_t *str = t_str_new(64);
 
 	str_printfa(str, "[%u users",
 		    user_table_count(director_users(core)));
 	if (waiting > 0)
 		str_printfa(str, ", %u delayed", waiting);
+	if (moving > 0)
+		str_printfa(str, ", %u moving", moving);
 	str_printfa(str, ", %u+0 req/s, 0+0 kB/s]", director_daemon.lookups);
 	process_title_set(str_c(str));
 	director_daemon.lookups = 0;

@@ -39,11 +39,15 @@ static void begin(unsigned int members)
 	forget_sent();
 }
 
-static void end(void)
+static int teardown(void **state)
 {
 	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);
+	return test_director_teardown(state);
 }
+
+#define move_test(func) \
+	cmocka_unit_test_setup_teardown(func, test_ring_setup, teardown)
 
 /* The links are kept alive. */
 static void pass(uint64_t msecs)
@@ -123,7 +127,6 @@ static void test_alone(void **state ATTR_UNUSED)
 	pass(500);
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, elsewhere("jane"));
-	end();
 }
 
 /* An answer that the login process has not acted on yet */
@@ -155,7 +158,6 @@ static void test_pending(void **state ATTR_UNUSED)
 	pass(KICK_DELAY + 500);
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
-	end();
 }
 
 /* LMTP: nobody sees when it is over. */
@@ -177,7 +179,6 @@ static void test_unseen(void **state ATTR_UNUSED)
 	assert_int_equal(move("jane", hashed("jane")), DIRECTOR_HOST_OK);
 	pass(250);
 	assert_string_equal(where("jane"), hashed("jane"));
-	end();
 }
 
 /* We began it: our wave goes to the right, and lets him in when it is back. */
@@ -224,7 +225,6 @@ static void test_begun_here(void **state ATTR_UNUSED)
 	in(left, "%s", killed);
 	pass(2000);
 	assert_not_said(right, "USER-");
-	end();
 }
 
 /* Another began it: its wave isn't passed on while he is here. */
@@ -261,7 +261,6 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|");
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
-	end();
 }
 
 /* Who began it isn't heard of any more: we bring it to its end. */
@@ -283,7 +282,6 @@ static void test_orphan(void **state ATTR_UNUSED)
 	   strrchr(said_after(right, "USER-MOVE"), '|') + 1);
 	ring_end();
 	assert_int_equal(lookup->state, 1);
-	end();
 }
 
 /* A director is lost: it may have sessions that nobody sees. */
@@ -310,7 +308,6 @@ static void test_lost_member(void **state ATTR_UNUSED)
 	in(left, "%s", killed);
 	ring_end();
 	assert_int_equal(lookup->state, 1);
-	end();
 }
 
 /* With a 2.3 member: waves without names, and the delay at the end */
@@ -345,7 +342,101 @@ static void test_original(void **state ATTR_UNUSED)
 	pass(31000);
 	assert_non_null(strstr(str_c(test_logs), "move timed out"));
 	assert_string_equal(where("jim"), elsewhere("jim"));
-	end();
+}
+
+/* The same hash in two tags: moves of their own, but waves without names are
+   about both. */
+static void test_tags(void **state ATTR_UNUSED)
+{
+	struct test_lookup *plain, *tagged;
+	uint32_t hash;
+
+	begin(3);
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.8|100|t|U0||2000");
+	in(left, "HOST|10.0.0.1|9090|2|10.1.0.9|100|t|U0||2001");
+	ring_syncs(left, right);
+	hash = test_hash("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|10.1.0.1|5", hash);
+	in(left, "USER-MOVE|10.0.0.1|9090|6|%u|10.1.0.8|6", hash);
+	plain = test_lookup("jane");
+	tagged = test_lookup_tag("jane", "t");
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|%u|10.1.0.1|5", hash);
+	ring_end();
+	assert_int_equal(plain->state, 1);
+	assert_int_equal(tagged->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|8|%u|10.1.0.8|6", hash);
+	ring_end();
+	assert_int_equal(tagged->state, 1);
+	assert_string_equal(tagged->ip, "10.1.0.8");
+
+	pass(6000);
+	forget_sent();
+	in(left, "USER-MOVE|10.0.0.1|9090|9|%u|10.1.0.2", hash);
+	in(left, "USER-MOVE|10.0.0.1|9090|10|%u|10.1.0.9", hash);
+	in(left, "USER-KILLED|%u", hash);
+	ring_end();
+	assert_int_equal(said(right, "USER-KILLED|"), 2);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|11|%u", hash);
+	pass(KICK_DELAY + 250);
+	assert_string_equal(where("jane"), "10.1.0.2");
+	assert_string_equal(where_tag("jane", "t"), "10.1.0.9");
+}
+
+/* A neighbour that moves everybody: so many are held, the waves of the others
+   end here, and nothing takes long. */
+static void test_too_many(void **state ATTR_UNUSED)
+{
+	const unsigned int max = 20000;
+	unsigned int i;
+
+	begin(3);
+	for (i = 1; i <= max + 10; i++) T_BEGIN {
+		in(left, "USER-MOVE|10.0.0.1|9090|%u|%u|10.1.0.1|%u", i, i, i);
+	} T_END;
+	assert_int_equal(director_users_moving(director), max);
+	assert_non_null(strstr(str_c(test_logs),
+			       "20000 users are being moved already"));
+	assert_int_equal(said(right, "USER-MOVE|"), max + 10);
+	forget_sent();
+	assert_int_equal(move("jane", "10.1.0.1"), DIRECTOR_HOST_BUSY);
+	in(left, "USER-KILLED|%u|10.1.0.1|10.0.0.1|9090|%u", max + 1, max + 1);
+	assert_not_said(right, "USER-KILLED");
+	in(left, "USER-KILLED|1|10.1.0.1|10.0.0.1|9090|1");
+	assert_said(right, "USER-KILLED|1|");
+	/* there is room again */
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|%u|1|10.1.0.1|1",
+	   max + 11);
+	assert_int_equal(move("jane", "10.1.0.1"), DIRECTOR_HOST_OK);
+}
+
+/* Nonsense about moves changes nothing. */
+static void test_nonsense(void **state ATTR_UNUSED)
+{
+	static const char *const lines[] = {
+		/* unknown backend, initiator, move */
+		"USER-MOVE|10.0.0.1|9090|5|77|10.9.9.9|5",
+		"USER-MOVE|10.0.0.1|9090|6|77|10.9.9.9",
+		"USER-KILLED|77|10.9.9.9|10.0.0.1|9090|5",
+		"USER-KILLED|77|10.1.0.1|10.9.9.9|9090|5",
+		"USER-KILLED|77",
+		"USER-KILLED|77|10.1.0.1",
+		"USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|77",
+		"USER-KILLED-EVERYWHERE|10.0.0.1|9090|8|77|10.1.0.1|5",
+		"USER-KILLED-EVERYWHERE|10.0.0.1|9090|9|77|10.9.9.9|4294967295",
+		"USER-KICK|10.0.0.1|9090|10|no\001such\377user",
+		"USER-KICK-HASH|10.0.0.1|9090|11|77|10.9.9.9",
+		"USER-KICK-ALT|10.0.0.1|9090|12|field|value",
+	};
+
+	begin(3);
+	for (unsigned int i = 0; i < N_ELEMENTS(lines); i++) {
+		in(left, "%s", lines[i]);
+		assert_non_null(left->peer);
+	}
+	pass(5000);
+	assert_int_equal(director_users_moving(director), 0);
+	assert_string_equal(str_c(kicks), "");
+	assert_not_said(right, "USER-KILLED|");
 }
 
 static void test_kicks(void **state ATTR_UNUSED)
@@ -375,21 +466,23 @@ static void test_kicks(void **state ATTR_UNUSED)
 	in(left, "USER-KICK-HASH|10.0.0.1|9090|7|%u|%s", test_hash("jane"),
 	   elsewhere("jane"));
 	assert_true(str_len(kicks) > 0);
-	end();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ring_test(test_alone),
-		ring_test(test_pending),
-		ring_test(test_unseen),
-		ring_test(test_begun_here),
-		ring_test(test_begun_elsewhere),
-		ring_test(test_orphan),
-		ring_test(test_lost_member),
-		ring_test(test_original),
-		ring_test(test_kicks),
+		move_test(test_alone),
+		move_test(test_pending),
+		move_test(test_unseen),
+		move_test(test_begun_here),
+		move_test(test_begun_elsewhere),
+		move_test(test_orphan),
+		move_test(test_lost_member),
+		move_test(test_original),
+		move_test(test_tags),
+		move_test(test_too_many),
+		move_test(test_nonsense),
+		move_test(test_kicks),
 	};
 
 	return run_test_cases(tests);

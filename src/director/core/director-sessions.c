@@ -169,21 +169,30 @@ bool director_run_adopt(struct director *director,
 	return director->adopting;
 }
 
-static unsigned int
-kick_user(struct director *director, const struct session_user *user,
-	  const struct ip_addr *except)
-{
-	const struct session_lease *lease;
-	unsigned int count = 0;
+struct kick_context {
+	struct director *director;
+	/* NULL: in every tag */
+	const char *tag;
+	const struct ip_addr *except;
+	unsigned int count;
+};
 
-	if (user == NULL)
-		return 0;
+static void kick_user(const struct session_user *user, void *context)
+{
+	struct kick_context *ctx = context;
+	struct director *director = ctx->director;
+	const struct session_lease *lease;
+
+	/* one of an unknown tag may be of this one */
+	if (ctx->tag != NULL && user->tag != NULL &&
+	    strcmp(user->tag, ctx->tag) != 0)
+		return;
 	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
 		if (lease->state == SESSION_LEASE_ISSUED ||
-		    (except != NULL &&
-		     net_ip_compare(&lease->backend->ip, except)))
+		    (ctx->except != NULL &&
+		     net_ip_compare(&lease->backend->ip, ctx->except)))
 			continue;
-		count++;
+		ctx->count++;
 		if (!session_lease_is_told(lease) ||
 		    lease->plugin->kicked == director->kicks)
 			continue;
@@ -191,35 +200,23 @@ kick_user(struct director *director, const struct session_user *user,
 		if (director->v.kick == NULL)
 			continue;
 		director->v.kick(director->context, lease->plugin, user->hash,
-				 except);
+				 ctx->except);
 	}
-	return count;
 }
 
 unsigned int
 director_kick_sessions(struct director *director, const char *tag,
 		       uint32_t hash, const struct ip_addr *except)
 {
-	struct session_leases *leases = director->leases;
-	struct backend *const *backends;
-	unsigned int i, j, count, kicked;
+	struct kick_context ctx = {
+		.director = director,
+		.tag = tag,
+		.except = except,
+	};
 
 	director->kicks++;
-	kicked = kick_user(director, session_leases_user(leases, NULL, hash),
-			   except);
-	if (tag != NULL) {
-		return kicked + kick_user(director,
-			session_leases_user(leases, tag, hash), except);
-	}
-	backends = backends_sorted(director->backends, &count);
-	for (i = 0; i < count; i++) {
-		for (j = 0; j < i && backends[j]->tag != backends[i]->tag; j++) ;
-		if (j < i)
-			continue;
-		kicked += kick_user(director, session_leases_user(leases,
-					backends[i]->tag, hash), except);
-	}
-	return kicked;
+	session_leases_foreach_hash(director->leases, hash, kick_user, &ctx);
+	return ctx.count;
 }
 
 static bool

@@ -586,7 +586,8 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_walk(director, now, RUN_MAX_WALK_STEPS))
 		more = TRUE;
-	user_moves_run(director->moves, now);
+	if (user_moves_run(director->moves, now, RUN_MAX_LOOKUPS))
+		more = TRUE;
 	if (now->msecs >= ring_next_deadline(director->ring))
 		ring_run(director->ring, now);
 	return more;

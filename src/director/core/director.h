@@ -268,6 +268,8 @@ enum director_host_result
 director_user_move(struct director *director, uint32_t hash,
 		   const struct ip_addr *ip, const char *by,
 		   const struct director_time *now);
+/* Users who are being moved, and held here */
+unsigned int director_users_moving(const struct director *director);
 /* Ends the user's sessions in the whole ring. *kicked_r: how many there are
    here. Returns -1 and error_r if the name can't be hashed. */
 int director_user_kick(struct director *director, const char *username,

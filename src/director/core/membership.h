@@ -94,11 +94,11 @@ struct ring_member {
 	unsigned int refused_backoff_msecs;
 	/* When its DIRECTOR was passed on last; 0 = never */
 	uint64_t passed_on_msecs;
-	/* When we connected to it last, when we were told to, when that was
-	   logged; 0 = never */
 	/* When we lost our connection with it; 0: it works, or is none of our
 	   neighbours */
 	uint64_t lost_msecs;
+	/* When we connected to it last, when we were told to, when that was
+	   logged; 0 = never */
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
 	/* When connect() failed; 0 = it has worked since, or never failed */
 	uint64_t unreached_msecs;

@@ -99,7 +99,8 @@ static bool
 is_dead(const struct ring_member *member, const struct director_time *now)
 {
 	return ring_member_last_failed(member) != 0 &&
-		now->msecs < member->retry_msecs + RING_CONNECT_TIMEOUT_MSECS + 500;
+		now->msecs < member->retry_msecs + RING_CONNECT_TIMEOUT_MSECS +
+			500;
 }
 
 /* Walks the members to our right, nearest first, up to the one that we have,

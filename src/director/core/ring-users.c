@@ -295,11 +295,10 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 	backend = backend_lookup(ring->director->backends, &msg->ip);
 	if (backend == NULL || peer->ignore_users)
 		return;
-	if (msg->moving) {
-		user_moves_handed(ring->director->moves, backend, msg->hash,
-				  &peer->member->address, now);
+	if (msg->moving &&
+	    user_moves_handed(ring->director->moves, backend, msg->hash,
+			      &peer->member->address, now))
 		return;
-	}
 	idx = user_refresh(ring, msg, backend,
 			   message_time(ring, msg, peer->minor <
 					RING_MINOR_OURS ? 0 :

@@ -53,7 +53,8 @@ static const struct ring_rule {
 	[RING_USER_KICK_ALT] = { ring_handle_user_kick, WHEN_ANY },
 	[RING_USER_KICK_HASH] = { ring_handle_user_kick, WHEN_ANY },
 	[RING_USER_KILLED] = { ring_handle_user_killed, WHEN_ANY },
-	[RING_USER_KILLED_EVERYWHERE] = { ring_handle_user_killed_everywhere, WHEN_ANY },
+	[RING_USER_KILLED_EVERYWHERE] = {
+		ring_handle_user_killed_everywhere, WHEN_ANY },
 	[RING_SYNC] = { ring_handle_sync, WHEN_ANY },
 	[RING_PING] = { ring_handle_ping, WHEN_ANY },
 	[RING_PONG] = { ring_handle_pong, WHEN_ANY },

@@ -144,6 +144,21 @@ session_leases_user(struct session_leases *leases, const char *tag,
 	return user_find(leases, tag, hash);
 }
 
+void session_leases_foreach_hash(struct session_leases *leases, uint32_t hash,
+				 void (*fn)(const struct session_user *user,
+					    void *context), void *context)
+{
+	const struct session_node *node = *user_bucket(leases, hash);
+	const struct session_user *user;
+
+	for (; node != NULL; node = node->next) {
+		leases->steps++;
+		user = container_of(node, const struct session_user, node);
+		if (user->hash == hash)
+			fn(user, context);
+	}
+}
+
 bool session_leases_has(struct session_leases *leases, const char *tag,
 			uint32_t hash)
 {

@@ -209,6 +209,10 @@ uint64_t session_leases_next_deadline(const struct session_leases *leases);
 const struct session_user *
 session_leases_user(struct session_leases *leases, const char *tag,
 		    uint32_t hash);
+/* Calls fn for what the user has in each tag. fn must not change the leases. */
+void session_leases_foreach_hash(struct session_leases *leases, uint32_t hash,
+				 void (*fn)(const struct session_user *user,
+					    void *context), void *context);
 /* Is a lease in STARTED or UP there, of this tag or of an unknown one? */
 bool session_leases_has(struct session_leases *leases, const char *tag,
 			uint32_t hash);

@@ -3,6 +3,7 @@
 
 #include "hash.h"
 #include "priorityq.h"
+#include "log-throttle.h"
 #include "ring-private.h"
 #include "user-move.h"
 
@@ -22,6 +23,9 @@
 /* Directors that moved the same user at once */
 #define MOVE_MAX_WAVES 16
 
+/* Users who are moved at once. Each is held here and looked at four times a
+   second. */
+#define USER_MOVES_MAX 20000
 /* Waves that are over, of which some may still be under way */
 #define MOVE_ENDED_MEMORY 1024
 
@@ -42,6 +46,10 @@ struct user_move {
 	/* From backends_tag() */
 	const char *tag;
 	uint32_t hash;
+	/* The hash, keyed: others can't choose it */
+	unsigned int key;
+	/* The same hash in another tag */
+	struct user_move *tag_next;
 	struct ip_addr target;
 	uint64_t started_msecs;
 	/* Not before this is he gone for good where he was. */
@@ -65,7 +73,9 @@ struct user_move {
 
 struct user_moves {
 	struct director *director;
-	HASH_TABLE(const struct user_move *, struct user_move *) hash;
+	/* By hash: the first one of its tags */
+	HASH_TABLE(const struct user_move *, struct user_move *) table;
+	struct log_throttle full_throttle;
 	struct priorityq *queue;
 	/* By number, modulo the size */
 	struct {
@@ -73,7 +83,7 @@ struct user_moves {
 		uint32_t number;
 	} ended[MOVE_ENDED_MEMORY];
 	/* Of our own moves; higher than those of the process before */
-	uint32_t first_number, last_number;
+	uint32_t last_number;
 };
 
 /* -- user-move.c -- */
@@ -81,10 +91,12 @@ struct user_moves {
 /* tag: from backends_tag(). NULL if he isn't being moved. */
 struct user_move *
 user_move_find(struct user_moves *moves, const char *tag, uint32_t hash);
-/* The moves of the user in every tag, on the data stack */
-unsigned int user_moves_of_hash(struct user_moves *moves, uint32_t hash,
-				struct user_move ***list_r);
-/* Holds him and kicks his sessions. He must not be moved already. */
+/* The move in some tag, NULL if there is none; the others are behind it
+   (tag_next). */
+struct user_move *
+user_moves_of_hash(struct user_moves *moves, uint32_t hash);
+/* Holds him and kicks his sessions. He must not be moved already. Returns NULL
+   (logged) if too many users are. */
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
 	      uint32_t hash, const struct director_time *now);

@@ -23,10 +23,9 @@ wave_find(struct user_move *move, const struct ring_address *initiator)
 	return NULL;
 }
 
-/* NULL if it is older than what is known, or there are too many */
 struct move_wave *
 user_move_heard(struct user_move *move, const struct ring_address *initiator,
-	 uint32_t number, const struct director_time *now)
+		uint32_t number, const struct director_time *now)
 {
 	struct move_wave *wave = wave_find(move, initiator);
 
@@ -74,10 +73,8 @@ static void move_tell(struct user_moves *moves, const struct user_move *move,
 	ring_broadcast(ring, NULL, &msg);
 }
 
-/* We bring the move to its end. */
-void
-user_move_begin(struct user_moves *moves, struct user_move *move,
-	   const struct director_time *now)
+void user_move_begin(struct user_moves *moves, struct user_move *move,
+		     const struct director_time *now)
 {
 	struct ring *ring = moves->director->ring;
 
@@ -85,8 +82,8 @@ user_move_begin(struct user_moves *moves, struct user_move *move,
 	move->told_msecs = now->msecs;
 	user_move_set_deadline(moves, move, now->msecs);
 	if (ring_min_minor(ring) >= RING_MINOR_OURS) {
-		(void)user_move_heard(move, own_address(moves), ++moves->last_number,
-			       now);
+		(void)user_move_heard(move, own_address(moves),
+				      ++moves->last_number, now);
 		move_tell(moves, move, moves->last_number);
 	} else {
 		move->initiator = TRUE;
@@ -366,6 +363,11 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 		if (move != NULL)
 			user_move_free(moves, move);
 		move = user_move_new(moves, backend, msg->hash, now);
+		if (move == NULL) {
+			/* We don't pass its wave on until there is room. */
+			ring_broadcast(ring, peer->member, msg);
+			return;
+		}
 	} else if (backend_ip_cmp(&msg->ip, &move->target) < 0) {
 		/* Of moves that were begun at once the lower address wins. */
 		user_move_retarget(moves, move, &msg->ip, now);
@@ -413,6 +415,8 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	if (move == NULL) {
 		/* We have started since. */
 		move = user_move_new(moves, backend, msg->hash, now);
+		if (move == NULL)
+			return;
 		if (own) {
 			user_move_begin(moves, move, now);
 			return;
@@ -425,34 +429,52 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	user_move_set_deadline(moves, move, now->msecs);
 }
 
-
 void ring_handle_user_killed(struct ring *ring,
 			     struct ring_peer *peer ATTR_UNUSED,
 			     struct ring_message *msg,
 			     const struct director_time *now)
 {
 	struct user_moves *moves = ring->director->moves;
-	struct user_move **list;
-	unsigned int i, count;
+	struct user_move *move;
 
 	if (msg->wave != 0) {
 		named_killed(ring, msg, now);
 		return;
 	}
-	count = user_moves_of_hash(moves, msg->hash, &list);
-	for (i = 0; i < count; i++) {
-		if (list[i]->waves_count > 0)
+	move = user_moves_of_hash(moves, msg->hash);
+	for (; move != NULL; move = move->tag_next) {
+		if (move->waves_count > 0)
 			continue;
-		if (!list[i]->passed) {
-			list[i]->notified = TRUE;
-			user_move_set_deadline(moves, list[i], now->msecs);
+		if (!move->passed) {
+			move->notified = TRUE;
+			user_move_set_deadline(moves, move, now->msecs);
 			continue;
 		}
 		/* It has been everywhere. */
-		send_everywhere(moves, list[i], 0);
-		if (!list[i]->delaying)
-			move_delay(moves, list[i], now);
+		send_everywhere(moves, move, 0);
+		if (!move->delaying)
+			move_delay(moves, move, now);
 	}
+}
+
+/* The original passes it on only if it tells something. */
+static void
+unnamed_everywhere(struct ring *ring, struct ring_peer *peer,
+		   const struct ring_message *msg,
+		   const struct director_time *now)
+{
+	struct user_moves *moves = ring->director->moves;
+	struct user_move *move = user_moves_of_hash(moves, msg->hash);
+	bool forward = FALSE;
+
+	for (; move != NULL; move = move->tag_next) {
+		if (!move->passed || move->delaying || move->waves_count > 0)
+			continue;
+		forward = TRUE;
+		move_delay(moves, move, now);
+	}
+	if (forward)
+		ring_broadcast(ring, peer->member, msg);
 }
 
 void ring_handle_user_killed_everywhere(struct ring *ring,
@@ -463,24 +485,13 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 	struct user_moves *moves = ring->director->moves;
 	struct ring_address initiator = msg->origin;
 	struct backend *backend;
-	struct user_move *move, **list;
+	struct user_move *move;
 	struct move_wave *wave;
-	unsigned int i, count;
-	bool forward = FALSE;
 
 	if (!ring_accept(ring, msg))
 		return;
 	if (msg->wave == 0) {
-		count = user_moves_of_hash(moves, msg->hash, &list);
-		for (i = 0; i < count; i++) {
-			if (!list[i]->passed || list[i]->delaying ||
-			    list[i]->waves_count > 0)
-				continue;
-			forward = TRUE;
-			move_delay(moves, list[i], now);
-		}
-		if (forward)
-			ring_broadcast(ring, peer->member, msg);
+		unnamed_everywhere(ring, peer, msg, now);
 		return;
 	}
 	ring_broadcast(ring, peer->member, msg);

@@ -1,16 +1,19 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
+/* Who is being moved, and whether he is still somewhere here. */
+
 #include "lib.h"
+#include "keyed-hash.h"
 #include "user-move-private.h"
 
 static unsigned int move_hash(const struct user_move *move)
 {
-	return move->hash;
+	return move->key;
 }
 
 static int move_cmp(const struct user_move *m1, const struct user_move *m2)
 {
-	return m1->hash == m2->hash && m1->tag == m2->tag ? 0 : 1;
+	return m1->hash == m2->hash ? 0 : 1;
 }
 
 static int move_deadline_cmp(const void *p1, const void *p2)
@@ -25,19 +28,73 @@ struct user_moves *user_moves_init(struct director *director)
 {
 	struct user_moves *moves = i_new(struct user_moves, 1);
 
-	moves->first_number = RING_FIRST_SEQ(director->set.ring.started);
-	moves->last_number = moves->first_number;
+	moves->last_number = RING_FIRST_SEQ(director->set.ring.started);
 	moves->director = director;
-	hash_table_create(&moves->hash, default_pool, 0, move_hash, move_cmp);
+	hash_table_create(&moves->table, default_pool, 0, move_hash, move_cmp);
 	moves->queue = priorityq_init(move_deadline_cmp, 16);
 	return moves;
 }
 
-void user_move_free(struct user_moves *moves, struct user_move *move)
+static unsigned int move_key(const struct user_moves *moves, uint32_t hash)
 {
+	return keyed_hash(moves->director->set.hash_key, hash, 0);
+}
+
+struct user_move *
+user_moves_of_hash(struct user_moves *moves, uint32_t hash)
+{
+	const struct user_move move = {
+		.hash = hash,
+		.key = move_key(moves, hash),
+	}, *key = &move;
+
+	return hash_table_lookup(moves->table, key);
+}
+
+struct user_move *
+user_move_find(struct user_moves *moves, const char *tag, uint32_t hash)
+{
+	struct user_move *move = user_moves_of_hash(moves, hash);
+
+	while (move != NULL && move->tag != tag)
+		move = move->tag_next;
+	return move;
+}
+
+static void move_link(struct user_moves *moves, struct user_move *move)
+{
+	struct user_move *first = user_moves_of_hash(moves, move->hash);
 	const struct user_move *key = move;
 
-	hash_table_remove(moves->hash, key);
+	if (first == NULL)
+		hash_table_insert(moves->table, key, move);
+	else {
+		move->tag_next = first->tag_next;
+		first->tag_next = move;
+	}
+}
+
+static void move_unlink(struct user_moves *moves, struct user_move *move)
+{
+	struct user_move *prev = user_moves_of_hash(moves, move->hash);
+	const struct user_move *key = move;
+
+	if (prev != move) {
+		while (prev->tag_next != move)
+			prev = prev->tag_next;
+		prev->tag_next = move->tag_next;
+		return;
+	}
+	hash_table_remove(moves->table, key);
+	if (move->tag_next != NULL) {
+		key = move->tag_next;
+		hash_table_insert(moves->table, key, move->tag_next);
+	}
+}
+
+void user_move_free(struct user_moves *moves, struct user_move *move)
+{
+	move_unlink(moves, move);
 	priorityq_remove(moves->queue, &move->item);
 	i_free(move);
 }
@@ -48,30 +105,21 @@ void user_moves_deinit(struct user_moves **_moves)
 	struct priorityq_item *item;
 
 	*_moves = NULL;
-	while ((item = priorityq_peek(moves->queue)) != NULL) {
-		user_move_free(moves, container_of(item, struct user_move, item));
-	}
+	while ((item = priorityq_peek(moves->queue)) != NULL)
+		user_move_free(moves, container_of(item, struct user_move,
+						   item));
 	priorityq_deinit(&moves->queue);
-	hash_table_destroy(&moves->hash);
+	hash_table_destroy(&moves->table);
 	i_free(moves);
 }
 
-unsigned int user_moves_count(const struct user_moves *moves)
+unsigned int director_users_moving(const struct director *director)
 {
-	return priorityq_count(moves->queue);
-}
-
-struct user_move *
-user_move_find(struct user_moves *moves, const char *tag, uint32_t hash)
-{
-	const struct user_move key = { .tag = tag, .hash = hash };
-	const struct user_move *keyp = &key;
-
-	return hash_table_lookup(moves->hash, keyp);
+	return priorityq_count(director->moves->queue);
 }
 
 void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
-			      uint64_t msecs)
+			    uint64_t msecs)
 {
 	if (move->deadline_msecs == msecs)
 		return;
@@ -139,9 +187,9 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	director_user_changed(moves->director);
 }
 
-void
-user_move_retarget(struct user_moves *moves, struct user_move *move,
-	      const struct ip_addr *target, const struct director_time *now)
+void user_move_retarget(struct user_moves *moves, struct user_move *move,
+			const struct ip_addr *target,
+			const struct director_time *now)
 {
 	struct move_wave *own;
 
@@ -180,24 +228,36 @@ hold_until(struct director *director, user_idx_t idx,
 
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
-	 uint32_t hash, const struct director_time *now)
+	      uint32_t hash, const struct director_time *now)
 {
 	struct director *director = moves->director;
-	const struct user_move *key;
 	struct user_move *move;
+	unsigned int held;
 	user_idx_t idx;
+
+	if (director_users_moving(director) >= USER_MOVES_MAX) {
+		if (log_throttle(&moves->full_throttle, now->msecs, &held)) {
+			DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+				"%u users are being moved already: the move of "
+				"user hash %u to %s has to wait%s",
+				director_users_moving(director), hash,
+				net_ip2addr(&backend->ip),
+				log_throttle_more(held)));
+		}
+		return NULL;
+	}
 
 	move = i_new(struct user_move, 1);
 	move->tag = backend->tag;
 	move->hash = hash;
+	move->key = move_key(moves, hash);
 	move->target = backend->ip;
 	move->started_msecs = now->msecs;
 	move->deadline_msecs = now->msecs;
 	idx = user_table_lookup(director->users, move->tag, hash, now->wall);
 	if (idx != USER_IDX_NONE)
 		move->hold_msecs = hold_until(director, idx, now);
-	key = move;
-	hash_table_insert(moves->hash, key, move);
+	move_link(moves, move);
 	priorityq_add(moves->queue, &move->item);
 	move_place(moves, move, now);
 	(void)director_kick_sessions(director, move->tag, hash, &move->target);
@@ -211,14 +271,18 @@ director_user_move(struct director *director, uint32_t hash,
 {
 	struct user_moves *moves = director->moves;
 	struct backend *backend = backend_lookup(director->backends, ip);
+	struct user_move *move;
 
 	if (backend == NULL)
 		return DIRECTOR_HOST_NOTFOUND;
 	if (user_move_find(moves, backend->tag, hash) != NULL)
 		return DIRECTOR_HOST_BUSY;
+	move = user_move_new(moves, backend, hash, now);
+	if (move == NULL)
+		return DIRECTOR_HOST_BUSY;
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sMoving user hash %u to %s", by, hash, net_ip2addr(ip)));
-	user_move_begin(moves, user_move_new(moves, backend, hash, now), now);
+	user_move_begin(moves, move, now);
 	return DIRECTOR_HOST_OK;
 }
 
@@ -244,7 +308,8 @@ move_look(struct user_moves *moves, struct user_move *move,
 	user_move_set_deadline(moves, move, now->msecs + MOVE_LOOK_MSECS);
 }
 
-void user_moves_run(struct user_moves *moves, const struct director_time *now)
+bool user_moves_run(struct user_moves *moves, const struct director_time *now,
+		    unsigned int max_steps)
 {
 	struct priorityq_item *item;
 	struct user_move *move;
@@ -252,9 +317,12 @@ void user_moves_run(struct user_moves *moves, const struct director_time *now)
 	while ((item = priorityq_peek(moves->queue)) != NULL) {
 		move = container_of(item, struct user_move, item);
 		if (move->deadline_msecs > now->msecs)
-			break;
+			return FALSE;
+		if (max_steps-- == 0)
+			return TRUE;
 		move_look(moves, move, now);
 	}
+	return FALSE;
 }
 
 uint64_t user_moves_next_deadline(const struct user_moves *moves)
@@ -266,29 +334,6 @@ uint64_t user_moves_next_deadline(const struct user_moves *moves)
 		return 0;
 	move = container_of(item, struct user_move, item);
 	return move->deadline_msecs;
-}
-
-/* The moves of the user in every tag */
-unsigned int
-user_moves_of_hash(struct user_moves *moves, uint32_t hash,
-	      struct user_move ***list_r)
-{
-	struct backend *const *backends;
-	struct user_move *move, **list;
-	unsigned int i, j, count, n = 0;
-
-	backends = backends_sorted(moves->director->backends, &count);
-	list = t_new(struct user_move *, count + 1);
-	for (i = 0; i < count; i++) {
-		move = user_move_find(moves, backends[i]->tag, hash);
-		if (move == NULL)
-			continue;
-		for (j = 0; j < n && list[j] != move; j++) ;
-		if (j == n)
-			list[n++] = move;
-	}
-	*list_r = list;
-	return n;
 }
 
 void user_moves_session_started(struct user_moves *moves, const char *tag,
@@ -306,7 +351,7 @@ void user_moves_session_started(struct user_moves *moves, const char *tag,
 				     &move->target);
 }
 
-void user_moves_handed(struct user_moves *moves, const struct backend *backend,
+bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 		       uint32_t hash, const struct ring_address *by,
 		       const struct director_time *now)
 {
@@ -315,11 +360,14 @@ void user_moves_handed(struct user_moves *moves, const struct backend *backend,
 	if (move != NULL) {
 		/* his entry went with all backends when we joined */
 		move_place(moves, move, now);
-		return;
+		return TRUE;
 	}
 	move = user_move_new(moves, backend, hash, now);
+	if (move == NULL)
+		return FALSE;
 	/* until its initiator tells of it */
 	(void)user_move_heard(move, by, 0, now);
+	return TRUE;
 }
 
 static void move_session_ended(struct user_moves *moves, struct user_move *move,
@@ -331,25 +379,17 @@ static void move_session_ended(struct user_moves *moves, struct user_move *move,
 		moves->director->set.user_kick_delay_msecs);
 	move->done = FALSE;
 	user_move_set_deadline(moves, move, I_MIN(move->deadline_msecs,
-					     move->hold_msecs));
+						   move->hold_msecs));
 }
 
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
 			      uint32_t hash, const struct director_time *now)
 {
-	struct user_move **list, *move;
-	unsigned int i, count;
+	struct user_move *move = user_moves_of_hash(moves, hash);
 
-	if (user_moves_count(moves) == 0)
-		return;
-	if (tag != NULL) {
-		move = user_move_find(moves, tag, hash);
-		if (move != NULL)
+	for (; move != NULL; move = move->tag_next) {
+		if (tag == NULL || tag == move->tag)
 			move_session_ended(moves, move, now);
-		return;
 	}
-	count = user_moves_of_hash(moves, hash, &list);
-	for (i = 0; i < count; i++)
-		move_session_ended(moves, list[i], now);
 }
 

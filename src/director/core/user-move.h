@@ -21,23 +21,24 @@ struct user_moves;
 
 struct user_moves *user_moves_init(struct director *director);
 void user_moves_deinit(struct user_moves **moves);
-/* Users who are being moved */
-unsigned int user_moves_count(const struct user_moves *moves);
 
 /* A session of the user has begun on this backend. */
 void user_moves_session_started(struct user_moves *moves, const char *tag,
 				uint32_t hash, const struct ip_addr *ip,
 				const struct director_time *now);
-/* The last session of the user has ended. */
+/* The last session of the user has ended. tag NULL: in any tag */
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
 			      uint32_t hash, const struct director_time *now);
 
-void user_moves_run(struct user_moves *moves, const struct director_time *now);
+/* Looks at up to max_steps of them. Returns TRUE if there is more. */
+bool user_moves_run(struct user_moves *moves, const struct director_time *now,
+		    unsigned int max_steps);
 /* Monotonic msecs; 0 = never */
 uint64_t user_moves_next_deadline(const struct user_moves *moves);
 
-/* A director whose ring we join has handed us a user who is being moved. */
-void user_moves_handed(struct user_moves *moves, const struct backend *backend,
+/* A director whose ring we join has handed us a user who is being moved. Returns
+   FALSE if too many are. */
+bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 		       uint32_t hash, const struct ring_address *by,
 		       const struct director_time *now);
 
