@@ -150,9 +150,33 @@ static void test_rests_while_output_is_full(void **state ATTR_UNUSED)
 	assert_said(right, "DONE");
 }
 
+/* Each change of a backend's tag would be remembered for ever. */
+static void test_tags(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_of(4, &left, &right);
+	for (i = 1; i <= BACKENDS_MAX_TAGS + 10; i++) T_BEGIN {
+		in(left, "HOST|10.0.0.1|9090|%u|10.1.0.9|100|t%u|U0||%u", i, i,
+		   2000 + i);
+	} T_END;
+	assert_non_null(left->peer);
+	assert_non_null(backends_tag(director_backends(director), "t9"));
+	assert_null(backends_tag(director_backends(director),
+				 t_strdup_printf("t%u", BACKENDS_MAX_TAGS)));
+	assert_non_null(strstr(str_c(test_logs), "or too many tags known"));
+	/* those that are known go on */
+	in(left, "HOST|10.0.0.1|9090|%u|10.1.0.9|100|t9|U0||9000", i);
+	assert_non_null(get("10.1.0.9"));
+	assert_string_equal(get("10.1.0.9")->tag, "t9");
+	assert_non_null(get("10.1.0.1"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		ring_test(test_tags),
 		ring_test(test_members),
 		ring_test(test_connections_of_one),
 		ring_test(test_left_told_once),

@@ -493,6 +493,9 @@ backend_add(struct backends *backends, const struct ip_addr *ip,
 
 	i_assert(backend_lookup(backends, ip) == NULL);
 
+	if (tag_lookup(backends, tag) == NULL &&
+	    hash_table_count(backends->tags) >= BACKENDS_MAX_TAGS)
+		return NULL;
 	entry = i_new(struct backend_entry, 1);
 	entry->tag = tag_get(backends, tag);
 	tag_remember(backends, entry->tag);

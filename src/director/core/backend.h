@@ -48,12 +48,16 @@ struct backend {
    keeps its value. */
 #define BACKENDS_MAX_POINTS (1U << 20)
 
+/* Tags are never forgotten: others can't make us know more of them. */
+#define BACKENDS_MAX_TAGS 4096
+
 struct backends *backends_init(void);
 void backends_deinit(struct backends **backends);
 
 /* Adds a backend (up, DIRECTOR_DEFAULT_VHOSTS if vhosts is UINT_MAX: give a
    peer's number to backend_set_vhosts() afterwards). ip must not be known. tag
-   may be ""; hostname may be NULL. Returns NULL if no slot is left. The rings
+   may be ""; hostname may be NULL. Returns NULL if no slot is left, or if the tag
+   is new and there are too many. The rings
    are rebuilt lazily at the next lookup. */
 struct backend *
 backend_add(struct backends *backends, const struct ip_addr *ip,

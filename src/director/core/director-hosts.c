@@ -364,7 +364,7 @@ director_host_take(struct director *director, const struct ring_message *msg,
 		if (backend == NULL) {
 			DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
 				"%s: Host %s can't be added: too many backends "
-				"are being removed", by,
+				"are being removed, or too many tags known", by,
 				net_ip2addr(&msg->ip)));
 			return NULL;
 		}
