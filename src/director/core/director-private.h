@@ -113,6 +113,20 @@ director_kick_sessions(struct director *director, const char *tag,
 bool director_has_sessions(struct director *director, const char *tag,
 			   uint32_t hash, const struct ip_addr *except);
 
+/* -- director-lookup.c -- */
+
+/* That lookups wait for the ring is logged after this. */
+#define RING_DELAY_LOG_MSECS 2000
+/* Logs once that they wait for it. */
+void director_run_delay(struct director *director,
+			const struct director_time *now);
+/* Fails those that waited for too long, and tries again those that may be
+   answered now: a slice of them. Return TRUE if there are more. */
+bool director_run_timeouts(struct director *director,
+			   const struct director_time *now);
+bool director_run_retries(struct director *director,
+			  const struct director_time *now);
+
 /* -- For the ring -- */
 
 /* Adds the backend or makes it what the message says. NULL if it can't be
