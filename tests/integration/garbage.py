@@ -249,6 +249,11 @@ class Bystander(threading.Thread):
             self.worst = max(self.worst, time.monotonic() - start)
             self.count += 1
 
+    def wait(self, count):
+        """Until so many were answered"""
+        wait_for(lambda: self.count >= count or not self.is_alive(),
+                 "%d lookups of others" % count)
+
     def __exit__(self, error, *_):
         self.ended.set()
         self.join(patience(60))
