@@ -134,6 +134,15 @@ director_settings_check(void *_set, pool_t pool ATTR_UNUSED,
 		}
 	}
 
+	if (set->director_output_buffer_size < DIRECTOR_OUTPUT_BUFFER_MIN_SIZE) {
+		*error_r = t_strdup_printf(
+			"director_output_buffer_size = %"PRIuUOFF_T
+			": must be at least %u k",
+			set->director_output_buffer_size,
+			DIRECTOR_OUTPUT_BUFFER_MIN_SIZE / 1024);
+		return FALSE;
+	}
+
 	/* Whatever exceeds these is a unit that was forgotten or mistaken */
 	return check_range("director_user_expire", set->director_user_expire,
 			   DIRECTOR_USER_EXPIRE_MIN_SECS,

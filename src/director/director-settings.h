@@ -26,6 +26,8 @@ struct director_settings {
 
 #define DIRECTOR_USER_EXPIRE_MIN_SECS 10
 #define DIRECTOR_USER_EXPIRE_MAX_SECS (60*60*24*365)
+/* A handshake fills half of it (RING_HANDSHAKE_QUEUE_SIZE) */
+#define DIRECTOR_OUTPUT_BUFFER_MIN_SIZE (256*1024)
 
 extern const struct setting_parser_info director_setting_parser_info;
 

@@ -39,6 +39,7 @@ def doveconf(tmp_path):
     ("director_ping_idle_timeout", "0 secs", "between 1 secs and"),
     ("director_ping_max_timeout", "2 hours", "between 1 secs and"),
     ("director_output_buffer_size", "much", "director_output_buffer_size"),
+    ("director_output_buffer_size", "1000", "at least 256 k"),
     ("director_consistent_hashing", "perhaps", "director_consistent_hashing"),
     ("director_mail_servers", "10.0.0.5-10.0.0.1", "reversed"),
     ("director_mail_servers", "10.0.0.1-10.0.1.5", "too large"),

@@ -117,6 +117,7 @@ static void test_accepted(void **state ATTR_UNUSED)
 		{ "director_ping_max_timeout", "1 hours" },
 		{ "director_consistent_hashing", "no" },
 		{ "director_consistent_hashing", "yes" },
+		{ "director_output_buffer_size", "256 k" },
 		{ "director_output_buffer_size", "1 M" },
 		{ "director_username_hash", "%{user | domain}" },
 		{ "auth_master_user_separator", "*" },
@@ -181,6 +182,8 @@ static void test_refused(void **state ATTR_UNUSED)
 		{ "director_username_hash", "%{user",
 		  "director_username_hash = %{user: " },
 		{ "director_username_hash", "", "director_username_hash = : " },
+		{ "director_output_buffer_size", "262143",
+		  "director_output_buffer_size = 262143: must be at least 256 k" },
 		/* refused by their types already */
 		{ "director_user_expire", "15", "director_user_expire" },
 		{ "director_max_parallel_moves", "x",
