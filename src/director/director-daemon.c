@@ -321,6 +321,7 @@ void director_daemon_init(const struct director_settings *set,
 		.user_expire_secs = set->director_user_expire,
 		.user_kick_delay_msecs =
 			set->director_user_kick_delay * 1000,
+		.max_parallel_moves = set->director_max_parallel_moves,
 	};
 	struct director_vfuncs vfuncs = daemon_vfuncs;
 	struct director_time now;

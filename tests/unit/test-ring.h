@@ -267,9 +267,12 @@ static inline void assert_not_said(struct test_conn *conn, const char *start)
 }
 
 /* Our SYNC goes round. */
-static inline void ring_syncs(struct test_conn *left, struct test_conn *right)
+static inline void
+ring_syncs_minor(struct test_conn *left, struct test_conn *right,
+		 const char *minor)
 {
 	const char *p, *last, *start;
+	char **args;
 	unsigned int i;
 
 	start = t_strdup_printf("\nSYNC|%s|", net_ip2addr(
@@ -280,9 +283,18 @@ static inline void ring_syncs(struct test_conn *left, struct test_conn *right)
 		for (p = str_c(right->sent); (p = strstr(p, start)) != NULL; )
 			last = ++p;
 		assert_non_null(last);
-		in(left, "%s", t_strcut(last, '\n'));
+		args = p_strsplit(unsafe_data_stack_pool,
+				  t_strcut(last, '\n'), "|");
+		if (minor != NULL)
+			args[4] = t_strdup_noconst(minor);
+		in(left, "%s", t_strarray_join((const char *const *)args, "|"));
 	}
 	forget_sent();
+}
+
+static inline void ring_syncs(struct test_conn *left, struct test_conn *right)
+{
+	ring_syncs_minor(left, right, NULL);
 }
 
 /* Us at 10.0.0.2, between 10.0.0.1 and 10.0.0.3 */

@@ -3,6 +3,7 @@
 
 #include "director.h"
 #include "log-throttle.h"
+#include "user-flush.h"
 #include "user-move.h"
 
 /* Warnings that are throttled */
@@ -30,6 +31,7 @@ struct director {
 	struct user_table *users;
 	struct session_leases *leases;
 	struct user_moves *moves;
+	struct user_flushes *flushes;
 	/* Number of director_kick_sessions() */
 	unsigned int kicks;
 	struct ring *ring;
@@ -109,7 +111,7 @@ unsigned int
 director_kick_sessions(struct director *director, const char *tag,
 		       uint32_t hash, const struct ip_addr *except);
 /* Has the user sessions, or may get them from answers that are out, that aren't
-   to the backend except? */
+   to the backend except (may be NULL)? */
 bool director_has_sessions(struct director *director, const char *tag,
 			   uint32_t hash, const struct ip_addr *except);
 

@@ -227,7 +227,8 @@ user_is_elsewhere(const struct session_user *user, const struct ip_addr *except)
 	if (user == NULL)
 		return FALSE;
 	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
-		if (!net_ip_compare(&lease->backend->ip, except))
+		if (except == NULL ||
+		    !net_ip_compare(&lease->backend->ip, except))
 			return TRUE;
 	}
 	return FALSE;

@@ -4,6 +4,7 @@
 #include "llist.h"
 #include "str.h"
 #include "str-sanitize.h"
+#include "user-flush.h"
 #include "username-hash.h"
 #include "ring-private.h"
 
@@ -63,6 +64,7 @@ director_init(const struct director_core_settings *set,
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
 	director->moves = user_moves_init(director);
+	director->flushes = user_flushes_init(director);
 	(void)ring_init(director, &set->ring, now);
 	return director;
 }
@@ -75,6 +77,7 @@ void director_deinit(struct director **_director)
 	i_assert(director->waiting_count == 0);
 	ring_deinit(&director->ring);
 	user_moves_deinit(&director->moves);
+	user_flushes_deinit(&director->flushes);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -221,7 +224,11 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_walk(director, now, RUN_MAX_WALK_STEPS))
 		more = TRUE;
+	user_flushes_run(director->flushes, now);
 	if (user_moves_run(director->moves, now, RUN_MAX_MOVES))
+		more = TRUE;
+	/* (moves that have ended make room) */
+	if (user_flushes_next_deadline(director->flushes, now) == now->msecs)
 		more = TRUE;
 	if (now->msecs >= ring_next_deadline(director->ring))
 		ring_run(director->ring, now);
@@ -255,6 +262,8 @@ uint64_t director_next_deadline(struct director *director,
 		     session_leases_next_deadline(director->leases));
 	min_deadline(&deadline, director->weak_retry_msecs);
 	min_deadline(&deadline, user_moves_next_deadline(director->moves));
+	min_deadline(&deadline,
+		     user_flushes_next_deadline(director->flushes, now));
 	if (director->ring_delay_msecs != 0 && !director->ring_delay_logged) {
 		min_deadline(&deadline, director->ring_delay_msecs +
 			     RING_DELAY_LOG_MSECS);

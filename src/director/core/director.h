@@ -38,6 +38,8 @@ struct director_core_settings {
 	struct ring_settings ring;
 	/* director_user_kick_delay: so long a backend needs to finish */
 	unsigned int user_kick_delay_msecs;
+	/* director_max_parallel_moves: of a flush */
+	unsigned int max_parallel_moves;
 	/* Random, told to nobody: the tables of what comes from outside are
 	   hashed with it */
 	uint64_t hash_key;
@@ -105,6 +107,18 @@ struct director_lookup {
 	const char *wait_reason;
 };
 
+/* A user's sessions are gone from old_ip, and new_ip is to get the next ones
+   (assignment.md §8). */
+struct director_flush_hook {
+	/* For director_flush_hook_ended() */
+	unsigned int id;
+	uint32_t hash;
+	struct ip_addr old_ip, new_ip;
+	/* As the old one was when the move began */
+	bool old_down;
+	unsigned int old_vhosts;
+};
+
 struct director_vfuncs {
 	/* Keep this record: when it returns, the record will be found again
 	   after a crash of the process. Must not call the core. */
@@ -127,6 +141,13 @@ struct director_vfuncs {
 	   backend (may be NULL). Must not call the core. May be NULL. */
 	void (*kick)(void *context, struct session_plugin *plugin,
 		     uint32_t hash, const struct ip_addr *except);
+
+	/* Have what is outside get ready for the user's change of backend
+	   (director_flush_socket), and call director_flush_hook_ended().
+	   Returns FALSE if there is nothing to be done. Must not call the core.
+	   May be NULL. */
+	bool (*flush_hook)(void *context,
+			   const struct director_flush_hook *hook);
 
 	struct ring_vfuncs ring;
 };
@@ -268,12 +289,52 @@ enum director_host_result
 director_user_move(struct director *director, uint32_t hash,
 		   const struct ip_addr *ip, const char *by,
 		   const struct director_time *now);
+/* The hook for this user has done its work, or failed. */
+void director_flush_hook_ended(struct director *director, uint32_t hash,
+			       unsigned int id, const struct director_time *now);
 /* Users who are being moved, and held here */
 unsigned int director_users_moving(const struct director *director);
 /* Ends the user's sessions in the whole ring. *kicked_r: how many there are
    here. Returns -1 and error_r if the name can't be hashed. */
 int director_user_kick(struct director *director, const char *username,
 		       unsigned int *kicked_r, const char **error_r);
+
+/* -- Flushes (assignment.md §9) -- */
+
+struct user_flush;
+
+struct user_flush_status {
+	/* Users that the backends had when it began, and how many of them (or
+	   of who came since) were looked at */
+	unsigned int users, seen;
+	/* Of these: moved, being moved, and those that couldn't be begun to be
+	   moved. The others are where hashing puts them. */
+	unsigned int moved, waiting, failed;
+	/* Backends whose users are flushed */
+	unsigned int backends;
+	unsigned int elapsed_msecs;
+	/* All moves were begun; all have ended, too. */
+	bool begun, ended;
+};
+
+/* Moves the users of the backend (ip NULL: of all) who aren't where hashing puts
+   them now, at most max_parallel (0: the default) at a time. If there is no
+   backend for a user his sessions are ended, and he is forgotten. NULL if the
+   backend isn't known.
+
+   callback, called from director_run() and everything that ends moves, says that
+   begun or ended has become TRUE. It must not call the core. It may be NULL. */
+struct user_flush *
+director_flush_users(struct director *director, const struct ip_addr *ip,
+		     unsigned int max_parallel, const char *by,
+		     void (*callback)(void *context), void *context,
+		     const struct director_time *now);
+/* The caller doesn't need it any more: it isn't called back. stop: no more moves
+   are begun. */
+void director_flush_unref(struct user_flush **flush, bool stop);
+void director_flush_status(const struct user_flush *flush,
+			   struct user_flush_status *status_r,
+			   const struct director_time *now);
 
 /* -- Time -- */
 

@@ -131,7 +131,9 @@ struct ring_message {
 	/* VERSION; SYNC: lowest until now, 0 if not told */
 	unsigned int minor;
 	/* HOST-HAND-START, -END: the sender knows a ring that is or was
-	   handshaked. DONE from minor 10 on: it doesn't */
+	   handshaked. From minor 10 on: DONE: it doesn't; USER-MOVE, USER-
+	   KILLED(-EVERYWHERE): he is only ended on that backend, since there is
+	   no other one */
 	bool flag;
 	/* SYNC; 0 = not told */
 	uint32_t hosts_hash;

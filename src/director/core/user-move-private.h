@@ -29,6 +29,8 @@
 /* Waves that are over, of which some may still be under way */
 #define MOVE_ENDED_MEMORY 1024
 
+struct user_flush;
+
 struct move_wave {
 	struct ring_address initiator;
 	/* The how manieth move of it, of any user */
@@ -51,6 +53,14 @@ struct user_move {
 	/* The same hash in another tag */
 	struct user_move *tag_next;
 	struct ip_addr target;
+	/* Where he was, family 0 if nowhere or there already; its state then */
+	struct ip_addr old_ip;
+	unsigned int old_vhosts;
+	bool old_down;
+	/* For which it was begun, or NULL */
+	struct user_flush *flush;
+	/* Of the flush hook; 0 = it wasn't run */
+	unsigned int hook_id;
 	uint64_t started_msecs;
 	/* Not before this is he gone for good where he was. */
 	uint64_t hold_msecs;
@@ -61,14 +71,19 @@ struct user_move {
 	struct move_wave waves[MOVE_MAX_WAVES];
 	unsigned int waves_count;
 
+	/* There is no backend for him: he is ended on the one where he is, and
+	   forgotten. */
+	bool nowhere:1;
 	/* Nobody is left here. */
 	bool done:1;
+	/* The flush hook runs for him; it has ended. */
+	bool hook_runs:1, hook_done:1;
 	/* USER-KILLED was sent, since our own move was told last if it has a
 	   name. */
 	bool passed:1;
-	/* The original's: begun here; USER-KILLED came; all are done and the
-	   delay passes */
-	bool initiator:1, notified:1, delaying:1;
+	/* The original's: begun here; USER-KILLED came; all are done; that was
+	   told, and the delay passes */
+	bool initiator:1, notified:1, back:1, delaying:1;
 };
 
 struct user_moves {
@@ -84,6 +99,7 @@ struct user_moves {
 	} ended[MOVE_ENDED_MEMORY];
 	/* Of our own moves; higher than those of the process before */
 	uint32_t last_number;
+	unsigned int last_hook_id;
 };
 
 /* -- user-move.c -- */
@@ -99,15 +115,18 @@ user_moves_of_hash(struct user_moves *moves, uint32_t hash);
    (logged) if too many users are. */
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
-	      uint32_t hash, const struct director_time *now);
+	      uint32_t hash, bool nowhere, const struct director_time *now);
 void user_move_free(struct user_moves *moves, struct user_move *move);
 /* He may be answered again. Frees it. */
 void user_move_end(struct user_moves *moves, struct user_move *move,
 		   const struct director_time *now);
-/* He moves to this backend instead. */
+/* He moves to this backend instead (nowhere: see struct user_move). */
 void user_move_retarget(struct user_moves *moves, struct user_move *move,
-			const struct ip_addr *target,
+			const struct ip_addr *target, bool nowhere,
 			const struct director_time *now);
+/* All directors are ready. Returns TRUE if the flush hook has to end first, which
+   is run if it isn't yet. */
+bool user_move_runs_hook(struct user_moves *moves, struct user_move *move);
 /* When it is looked at next */
 void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
 			    uint64_t msecs);

@@ -67,8 +67,25 @@ static void move_tell(struct user_moves *moves, const struct user_move *move,
 		.hash = move->hash,
 		.ip = move->target,
 		.wave = number,
+		.flag = move->nowhere,
 	};
 
+	ring_originate(ring, &msg);
+	ring_broadcast(ring, NULL, &msg);
+}
+
+/* The original doesn't kick who moves to where he is. */
+static void
+kick_everywhere(struct user_moves *moves, const struct user_move *move)
+{
+	struct ring *ring = moves->director->ring;
+	struct ring_message msg = {
+		.type = RING_USER_KICK_HASH,
+		.hash = move->hash,
+	};
+
+	/* sessions to no backend are spared */
+	msg.ip.family = AF_INET;
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
 }
@@ -88,6 +105,8 @@ void user_move_begin(struct user_moves *moves, struct user_move *move,
 	} else {
 		move->initiator = TRUE;
 		move_tell(moves, move, 0);
+		if (move->nowhere)
+			kick_everywhere(moves, move);
 	}
 }
 
@@ -109,6 +128,7 @@ send_killed(struct user_moves *moves, const struct user_move *move,
 		msg.ip = move->target;
 		msg.director = wave->initiator;
 		msg.wave = wave->number;
+		msg.flag = move->nowhere;
 	}
 	ring_send(ring, ring->right, &msg);
 }
@@ -124,8 +144,10 @@ send_everywhere(struct user_moves *moves, const struct user_move *move,
 		.wave = number,
 	};
 
-	if (number != 0)
+	if (number != 0) {
 		msg.ip = move->target;
+		msg.flag = move->nowhere;
+	}
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
 }
@@ -271,6 +293,8 @@ waves_run(struct user_moves *moves, struct user_move *move,
 			return TRUE;
 	}
 	if (own->arrived || ring_is_alone(ring)) {
+		if (user_move_runs_hook(moves, move))
+			return TRUE;
 		wave_is_back(moves, move, own, now);
 		return FALSE;
 	}
@@ -299,16 +323,25 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 			"Finishing user %u move timed out, its state may now "
 			"be inconsistent (state=%s)", move->hash,
 			!move->done ? "killing" :
-			(!move->passed ? "waiting-for-notify" :
-			 "waiting-for-everyone")));
+			(move->hook_runs ? "flushing" :
+			 (!move->passed ? "waiting-for-notify" :
+			  "waiting-for-everyone"))));
 		user_move_end(moves, move, now);
 		return FALSE;
 	}
-	if (!move->done || move->passed)
+	if (!move->done)
 		return TRUE;
-	if (ring->right == NULL) {
+	if (move->back || ring->right == NULL) {
+		move->back = TRUE;
+		if (move->initiator && user_move_runs_hook(moves, move))
+			return TRUE;
+		send_everywhere(moves, move, 0);
 		move_delay(moves, move, now);
-	} else if (move->initiator || move->notified) {
+		return TRUE;
+	}
+	if (move->passed)
+		return TRUE;
+	if (move->initiator || move->notified) {
 		move->passed = TRUE;
 		send_killed(moves, move, NULL);
 	}
@@ -362,15 +395,17 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	if (move == NULL || move->delaying) {
 		if (move != NULL)
 			user_move_free(moves, move);
-		move = user_move_new(moves, backend, msg->hash, now);
+		move = user_move_new(moves, backend, msg->hash, msg->flag, now);
 		if (move == NULL) {
 			/* We don't pass its wave on until there is room. */
 			ring_broadcast(ring, peer->member, msg);
 			return;
 		}
-	} else if (backend_ip_cmp(&msg->ip, &move->target) < 0) {
-		/* Of moves that were begun at once the lower address wins. */
-		user_move_retarget(moves, move, &msg->ip, now);
+	} else if (msg->flag != move->nowhere ? move->nowhere :
+		   backend_ip_cmp(&msg->ip, &move->target) < 0) {
+		/* Of moves that were begun at once that to a backend wins, and
+		   then that to the lower address. */
+		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
 	if (!known) {
 		/* it isn't there to bring it to an end */
@@ -414,7 +449,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	own = ring_address_cmp(&msg->director, &ring->self->address) == 0;
 	if (move == NULL) {
 		/* We have started since. */
-		move = user_move_new(moves, backend, msg->hash, now);
+		move = user_move_new(moves, backend, msg->hash, msg->flag, now);
 		if (move == NULL)
 			return;
 		if (own) {
@@ -451,9 +486,12 @@ void ring_handle_user_killed(struct ring *ring,
 			continue;
 		}
 		/* It has been everywhere. */
-		send_everywhere(moves, move, 0);
-		if (!move->delaying)
-			move_delay(moves, move, now);
+		if (move->delaying)
+			send_everywhere(moves, move, 0);
+		else {
+			move->back = TRUE;
+			user_move_set_deadline(moves, move, now->msecs);
+		}
 	}
 }
 
@@ -468,7 +506,8 @@ unnamed_everywhere(struct ring *ring, struct ring_peer *peer,
 	bool forward = FALSE;
 
 	for (; move != NULL; move = move->tag_next) {
-		if (!move->passed || move->delaying || move->waves_count > 0)
+		if (!move->passed || move->back || move->delaying ||
+		    move->waves_count > 0)
 			continue;
 		forward = TRUE;
 		move_delay(moves, move, now);
@@ -505,7 +544,7 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 	if (wave != NULL && wave->number > msg->wave)
 		return;
 	if (move->waves_count <= 1)
-		user_move_retarget(moves, move, &msg->ip, now);
+		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	wave_is_over(moves, move, wave, now);
 }
 

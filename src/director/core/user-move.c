@@ -4,6 +4,7 @@
 
 #include "lib.h"
 #include "keyed-hash.h"
+#include "user-flush.h"
 #include "user-move-private.h"
 
 static unsigned int move_hash(const struct user_move *move)
@@ -94,6 +95,8 @@ static void move_unlink(struct user_moves *moves, struct user_move *move)
 
 void user_move_free(struct user_moves *moves, struct user_move *move)
 {
+	if (move->flush != NULL)
+		user_flush_moved(move->flush);
 	move_unlink(moves, move);
 	priorityq_remove(moves->queue, &move->item);
 	i_free(move);
@@ -126,6 +129,12 @@ void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
 	priorityq_remove(moves->queue, &move->item);
 	move->deadline_msecs = msecs;
 	priorityq_add(moves->queue, &move->item);
+}
+
+/* To which he may have sessions */
+static const struct ip_addr *move_spared(const struct user_move *move)
+{
+	return move->nowhere ? NULL : &move->target;
 }
 
 static user_idx_t move_user(struct user_moves *moves,
@@ -171,12 +180,16 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 {
 	user_idx_t idx = move_user(moves, move);
 
-	if (idx == USER_IDX_NONE) {
+	if (idx == USER_IDX_NONE && !move->nowhere) {
 		/* forgotten, because we have joined a ring meanwhile */
 		move_place(moves, move, now);
 		idx = move_user(moves, move);
 	}
-	if (idx != USER_IDX_NONE) {
+	if (idx == USER_IDX_NONE)
+		;
+	else if (move->nowhere)
+		user_table_remove(moves->director->users, idx);
+	else {
 		user_table_set_flags(moves->director->users, idx, 0,
 				     USER_FLAG_MOVING);
 		/* everywhere the same */
@@ -188,15 +201,20 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 }
 
 void user_move_retarget(struct user_moves *moves, struct user_move *move,
-			const struct ip_addr *target,
+			const struct ip_addr *target, bool nowhere,
 			const struct director_time *now)
 {
 	struct move_wave *own;
 
-	if (net_ip_compare(&move->target, target))
+	if (net_ip_compare(&move->target, target) &&
+	    move->nowhere == nowhere)
 		return;
 	move->target = *target;
+	move->nowhere = nowhere;
 	move->done = FALSE;
+	/* a hook that runs is for the other one */
+	move->hook_runs = move->hook_done = FALSE;
+	move->hook_id = 0;
 	own = user_move_own_wave(moves, move);
 	if (own != NULL) {
 		own->arrived = FALSE;
@@ -205,7 +223,7 @@ void user_move_retarget(struct user_moves *moves, struct user_move *move,
 	move_place(moves, move, now);
 	user_move_set_deadline(moves, move, now->msecs);
 	(void)director_kick_sessions(moves->director, move->tag, move->hash,
-				     target);
+				     move_spared(move));
 }
 
 /* -- Begins -- */
@@ -228,10 +246,11 @@ hold_until(struct director *director, user_idx_t idx,
 
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
-	      uint32_t hash, const struct director_time *now)
+	      uint32_t hash, bool nowhere, const struct director_time *now)
 {
 	struct director *director = moves->director;
 	struct user_move *move;
+	struct backend *old;
 	unsigned int held;
 	user_idx_t idx;
 
@@ -252,15 +271,25 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 	move->hash = hash;
 	move->key = move_key(moves, hash);
 	move->target = backend->ip;
+	move->nowhere = nowhere;
 	move->started_msecs = now->msecs;
 	move->deadline_msecs = now->msecs;
 	idx = user_table_lookup(director->users, move->tag, hash, now->wall);
-	if (idx != USER_IDX_NONE)
+	if (idx != USER_IDX_NONE) {
 		move->hold_msecs = hold_until(director, idx, now);
+		old = backend_by_slot(director->backends,
+				      user_table_slot(director->users, idx));
+		if (old != backend) {
+			move->old_ip = old->ip;
+			move->old_down = old->down;
+			move->old_vhosts = old->vhosts;
+		}
+	}
 	move_link(moves, move);
 	priorityq_add(moves->queue, &move->item);
 	move_place(moves, move, now);
-	(void)director_kick_sessions(director, move->tag, hash, &move->target);
+	(void)director_kick_sessions(director, move->tag, hash,
+				     move_spared(move));
 	return move;
 }
 
@@ -277,13 +306,31 @@ director_user_move(struct director *director, uint32_t hash,
 		return DIRECTOR_HOST_NOTFOUND;
 	if (user_move_find(moves, backend->tag, hash) != NULL)
 		return DIRECTOR_HOST_BUSY;
-	move = user_move_new(moves, backend, hash, now);
+	move = user_move_new(moves, backend, hash, FALSE, now);
 	if (move == NULL)
 		return DIRECTOR_HOST_BUSY;
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sMoving user hash %u to %s", by, hash, net_ip2addr(ip)));
 	user_move_begin(moves, move, now);
 	return DIRECTOR_HOST_OK;
+}
+
+bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
+			 const struct backend *backend,
+			 const struct backend *target, uint32_t hash,
+			 const struct director_time *now)
+{
+	struct user_move *move;
+
+	if (user_move_find(moves, backend->tag, hash) != NULL)
+		return FALSE;
+	move = user_move_new(moves, target != NULL ? target : backend, hash,
+			     target == NULL, now);
+	if (move == NULL)
+		return FALSE;
+	move->flush = flush;
+	user_move_begin(moves, move, now);
+	return TRUE;
 }
 
 static void
@@ -302,7 +349,8 @@ move_look(struct user_moves *moves, struct user_move *move,
 	if (!move->done && now->msecs >= move->hold_msecs &&
 	    now->msecs >= director->started_msecs + DIRECTOR_START_GRACE_MSECS)
 		move->done = !director_has_sessions(director, move->tag,
-						    move->hash, &move->target);
+						    move->hash,
+						    move_spared(move));
 	if (!user_move_run_waves(moves, move, now))
 		return;
 	user_move_set_deadline(moves, move, now->msecs + MOVE_LOOK_MSECS);
@@ -343,12 +391,12 @@ void user_moves_session_started(struct user_moves *moves, const char *tag,
 	struct user_move *move = user_move_find(moves, tag, hash);
 
 	if (move == NULL || move->delaying ||
-	    net_ip_compare(ip, &move->target))
+	    (!move->nowhere && net_ip_compare(ip, &move->target)))
 		return;
 	move->done = FALSE;
 	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs);
 	(void)director_kick_sessions(moves->director, tag, hash,
-				     &move->target);
+				     move_spared(move));
 }
 
 bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
@@ -362,12 +410,52 @@ bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 		move_place(moves, move, now);
 		return TRUE;
 	}
-	move = user_move_new(moves, backend, hash, now);
+	move = user_move_new(moves, backend, hash, FALSE, now);
 	if (move == NULL)
 		return FALSE;
 	/* until its initiator tells of it */
 	(void)user_move_heard(move, by, 0, now);
 	return TRUE;
+}
+
+/* -- The flush hook (assignment.md §8) -- */
+
+bool user_move_runs_hook(struct user_moves *moves, struct user_move *move)
+{
+	struct director *director = moves->director;
+	struct director_flush_hook hook = {
+		.hash = move->hash,
+		.old_ip = move->old_ip,
+		.new_ip = move->target,
+		.old_down = move->old_down,
+		.old_vhosts = move->old_vhosts,
+	};
+
+	if (move->hook_done || move->nowhere || move->old_ip.family == 0 ||
+	    director->v.flush_hook == NULL)
+		return FALSE;
+	if (move->hook_runs)
+		return TRUE;
+	if (++moves->last_hook_id == 0)
+		moves->last_hook_id++;
+	move->hook_id = hook.id = moves->last_hook_id;
+	move->hook_runs = director->v.flush_hook(director->context, &hook);
+	move->hook_done = !move->hook_runs;
+	return move->hook_runs;
+}
+
+void director_flush_hook_ended(struct director *director, uint32_t hash,
+			       unsigned int id, const struct director_time *now)
+{
+	struct user_move *move = user_moves_of_hash(director->moves, hash);
+
+	while (move != NULL && move->hook_id != id)
+		move = move->tag_next;
+	if (move == NULL || !move->hook_runs)
+		return;
+	move->hook_runs = FALSE;
+	move->hook_done = TRUE;
+	user_move_set_deadline(director->moves, move, now->msecs);
 }
 
 static void move_session_ended(struct user_moves *moves, struct user_move *move,

@@ -18,6 +18,7 @@
 struct director;
 struct director_time;
 struct user_moves;
+struct user_flush;
 
 struct user_moves *user_moves_init(struct director *director);
 void user_moves_deinit(struct user_moves **moves);
@@ -35,6 +36,14 @@ bool user_moves_run(struct user_moves *moves, const struct director_time *now,
 		    unsigned int max_steps);
 /* Monotonic msecs; 0 = never */
 uint64_t user_moves_next_deadline(const struct user_moves *moves);
+
+/* Moves the user of the flush, from his backend to target; NULL: ends him there
+   and forgets him. Returns FALSE if he is being moved already, or too many
+   are. */
+bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
+			 const struct backend *backend,
+			 const struct backend *target, uint32_t hash,
+			 const struct director_time *now);
 
 /* A director whose ring we join has handed us a user who is being moved. Returns
    FALSE if too many are. */

@@ -1,0 +1,109 @@
+#ifndef TEST_USER_MOVE_H
+#define TEST_USER_MOVE_H
+
+/* A director that moves users, alone or between two others, and a login process
+   of its own. */
+
+#include "test-ring.h"
+
+#define KICK_DELAY 2000
+
+static struct test_conn *left, *right;
+static struct login_process *process;
+static struct session_plugin *plugin;
+static string_t *kicks;
+
+static inline void test_kick(void *context ATTR_UNUSED,
+		      struct session_plugin *kicked_plugin, uint32_t hash,
+		      const struct ip_addr *except)
+{
+	assert_ptr_equal(kicked_plugin, plugin);
+	str_printfa(kicks, "%u %s\n", hash,
+		    except == NULL ? "-" : net_ip2addr(except));
+}
+
+static inline void begin(unsigned int members)
+{
+	test_set.user_kick_delay_msecs = KICK_DELAY;
+	ring_vfuncs.kick = test_kick;
+	kicks = str_new(test_pool, 128);
+	ring_start(members == 1 ? 1 : 2, members);
+	if (members > 1) {
+		right = right_joins("10.0.0.3", 10);
+		left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+		ring_syncs(left, right);
+	}
+	/* the start grace is over */
+	test_pass(DIRECTOR_START_GRACE_MSECS);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	forget_sent();
+}
+
+static inline int teardown(void **state)
+{
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &process);
+	return test_director_teardown(state);
+}
+
+#define move_test(func) \
+	cmocka_unit_test_setup_teardown(func, test_ring_setup, teardown)
+
+/* The links are kept alive. */
+static inline void pass(uint64_t msecs)
+{
+	for (uint64_t i = 0; i < msecs; i += 250) {
+		test_pass(250);
+		if (left != NULL && left->peer != NULL) {
+			in(left, "PING|%u|0", TEST_WALL);
+			in(right, "PING|%u|0", TEST_WALL);
+		}
+	}
+}
+
+static inline enum director_host_result
+move(const char *user, const char *ip)
+{
+	enum director_host_result result;
+
+	result = director_user_move(director, test_hash(user), ip_of(ip), "",
+				    &now);
+	ring_end();
+	return result;
+}
+
+static inline struct session_lease *session(const char *user)
+{
+	struct test_lookup *lookup = test_lookup_for(process, user, "");
+	struct session_lease *lease;
+	const char *error;
+
+	assert_int_equal(lookup->state, 1);
+	lease = director_session_start(director, plugin, &lookup->lookup.token,
+				       lookup->lookup.hash, ip_of(lookup->ip),
+				       now.clock, &now, &error);
+	assert_non_null(lease);
+	director_session_up(director, lease, NULL, &now);
+	return lease;
+}
+
+static inline const char *elsewhere(const char *user)
+{
+	return strcmp(hashed(user), "10.1.0.1") == 0 ? "10.1.0.2" : "10.1.0.1";
+}
+
+/* The message with what follows its sequence number */
+static inline const char *
+said_after(struct test_conn *conn, const char *name)
+{
+	const char *p = strstr(str_c(conn->sent), t_strconcat("\n", name,
+		"|10.0.0.2|9090|", NULL));
+
+	if (p == NULL)
+		fail_msg("not said: %s\nsaid:%s", name, str_c(conn->sent));
+	p = strchr(p + strlen(name) + strlen("\n|10.0.0.2|9090|"), '|');
+	return t_strcut(p + 1, '\n');
+}
+
+#endif
