@@ -23,11 +23,18 @@
 #define DIRECTOR_ADMIN_REPLY_NOTFOUND "NOTFOUND"
 #define DIRECTOR_ADMIN_REPLY_TRYAGAIN "TRYAGAIN"
 #define DIRECTOR_ADMIN_REPLY_ERROR "ERROR"
+#define DIRECTOR_ADMIN_PROGRESS "PROGRESS"
 
 /* Beyond the original:
    HOST-LIST has a seventh field: the number of live proxied sessions.
    USER-LOOKUP <user|hash> [<tag> ["user"]]: with the third argument "user" the
-   first one is a name even if it is a number. */
+   first one is a name even if it is a number.
+   HOST-RESET-USERS [<ip>] [<max parallel>] ["progress"]: with "progress", after
+   lines that tell of the progress, OK comes when all moves have ended, not when
+   they were begun, followed by the same fields:
+     PROGRESS|OK TAB <users of the backends> TAB <users looked at> TAB <moved>
+     TAB <being moved> TAB <failed> TAB <milliseconds>
+   and a client that closes stops the flush (moves that have begun go on). */
 
 #define DIRECTOR_MAX_VHOSTS 1000
 #define DIRECTOR_DEFAULT_VHOSTS 100

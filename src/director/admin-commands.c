@@ -15,7 +15,6 @@
 #include "server-list.h"
 #include "admin-connection.h"
 
-#define ADMIN_LOG_PREFIX "doveadm: "
 /* Entries of the user table looked at in a slice of USER-LIST */
 #define USER_LIST_STEPS 1000
 
@@ -196,6 +195,39 @@ cmd_host_flush(struct admin_connection *ac, const char *const *args)
 	reply_host(ac, director_host_flush(director_daemon.core,
 					   args[0] == NULL ? NULL : &ip,
 					   ADMIN_LOG_PREFIX, &now));
+}
+
+static void
+cmd_host_reset_users(struct admin_connection *ac, const char *const *args)
+{
+	unsigned int max_parallel = 0;
+	bool one, progress = FALSE;
+	struct ip_addr ip;
+
+	one = args[0] != NULL && args[0][0] != '\0';
+	if (one && !parse_ip(ac, args[0], &ip))
+		return;
+	if (args[0] != NULL && args[1] != NULL) {
+		if (args[1][0] != '\0' &&
+		    (str_to_uint(args[1], &max_parallel) < 0 ||
+		     max_parallel == 0)) {
+			admin_error(ac, t_strdup_printf(
+				"Invalid number of parallel moves %s: must be "
+				"at least 1", quote(args[1])));
+			return;
+		}
+		if (args[2] != NULL) {
+			progress = strcmp(args[2], "progress") == 0;
+			if (!progress) {
+				admin_error(ac, t_strdup_printf(
+					"Invalid parameter %s: must be "
+					"progress", quote(args[2])));
+				return;
+			}
+		}
+	}
+	if (!admin_flush(ac, one ? &ip : NULL, max_parallel, progress))
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
 }
 
 /* -- DIRECTOR-* -- */
@@ -533,6 +565,8 @@ static const struct admin_command {
 	{ "HOST-DOWN", 1, 1, TRUE, cmd_host_down, "<ip>" },
 	{ "HOST-REMOVE", 1, 1, TRUE, cmd_host_remove, "<ip>" },
 	{ "HOST-FLUSH", 0, 1, TRUE, cmd_host_flush, "[<ip>]" },
+	{ "HOST-RESET-USERS", 0, 3, FALSE, cmd_host_reset_users,
+	  "[<ip>] [<max parallel> [progress]]" },
 	{ "DIRECTOR-LIST", 0, 0, FALSE, cmd_director_list, "" },
 	{ "DIRECTOR-ADD", 1, 2, TRUE, cmd_director_add, "<ip> [<port>]" },
 	{ "DIRECTOR-REMOVE", 1, 2, TRUE, cmd_director_remove,

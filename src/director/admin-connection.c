@@ -16,6 +16,7 @@
 #define ADMIN_OUTPUT_THROTTLE_SIZE (64*1024)
 /* sockets.md §7.1: the longest wait for the ring (here: for the journal) */
 #define ADMIN_WAIT_MSECS (30*1000)
+#define ADMIN_PROGRESS_MSECS 200
 
 static struct connection_list *admin_connections;
 static struct timeout *to_ring_synced;
@@ -25,7 +26,7 @@ static void admin_process(struct admin_connection *ac);
 static bool admin_is_busy(const struct admin_connection *ac)
 {
 	return ac->output_more != NULL || ac->waiting_change ||
-		ac->waiting_line != NULL;
+		ac->waiting_line != NULL || ac->flush != NULL;
 }
 
 bool admin_output_has_room(struct admin_connection *ac)
@@ -44,6 +45,9 @@ static void admin_destroy(struct connection *conn)
 
 	timeout_remove(&ac->to_wait);
 	timeout_remove(&ac->to_output);
+	timeout_remove(&ac->to_flush);
+	if (ac->flush != NULL)
+		director_flush_unref(&ac->flush, ac->flush_progress);
 	i_free(ac->waiting_line);
 	connection_deinit(conn);
 	i_free(ac);
@@ -155,6 +159,86 @@ void admin_connections_ring_synced(void)
 	}
 }
 
+/* -- Waiting for a flush -- */
+
+static const char *
+admin_flush_line(const char *name, const struct user_flush_status *status)
+{
+	return t_strdup_printf("%s\t%u\t%u\t%u\t%u\t%u\t%u", name,
+			       status->users, status->seen, status->moved,
+			       status->waiting, status->failed,
+			       status->elapsed_msecs);
+}
+
+static void admin_flush_ended(struct admin_connection *ac, bool stop)
+{
+	timeout_remove(&ac->to_flush);
+	director_flush_unref(&ac->flush, stop);
+	admin_process(ac);
+}
+
+static void admin_flush_look(struct admin_connection *ac)
+{
+	struct director_time now = director_daemon_now();
+	struct user_flush_status status;
+
+	timeout_remove(&ac->to_flush);
+	director_daemon_commit();
+	director_flush_status(ac->flush, &status, &now);
+	if (!ac->flush_progress) {
+		if (status.begun) {
+			admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+			admin_flush_ended(ac, FALSE);
+		}
+		return;
+	}
+	if (status.ended) {
+		admin_reply(ac, admin_flush_line(DIRECTOR_ADMIN_REPLY_OK,
+						 &status));
+	} else if (admin_output_has_room(ac)) {
+		admin_reply(ac, admin_flush_line(DIRECTOR_ADMIN_PROGRESS,
+						 &status));
+	}
+	if (status.ended)
+		admin_flush_ended(ac, FALSE);
+	else if (ac->conn.output->closed) {
+		e_info(ac->conn.event, "Client has gone: the flush stops "
+		       "(%u users moved, %u being moved)", status.moved,
+		       status.waiting);
+		admin_flush_ended(ac, TRUE);
+	} else {
+		ac->to_flush = timeout_add_short(ADMIN_PROGRESS_MSECS,
+						 admin_flush_look, ac);
+	}
+}
+
+/* We are called by the core. */
+static void admin_flush_changed(void *context)
+{
+	struct admin_connection *ac = context;
+
+	timeout_remove(&ac->to_flush);
+	ac->to_flush = timeout_add_short(0, admin_flush_look, ac);
+}
+
+bool admin_flush(struct admin_connection *ac, const struct ip_addr *ip,
+		 unsigned int max_parallel, bool progress)
+{
+	struct director_time now = director_daemon_now();
+
+	ac->flush = director_flush_users(director_daemon.core, ip, max_parallel,
+					 ADMIN_LOG_PREFIX, admin_flush_changed,
+					 ac, &now);
+	if (ac->flush == NULL)
+		return FALSE;
+	ac->flush_progress = progress;
+	if (progress) {
+		ac->to_flush = timeout_add_short(ADMIN_PROGRESS_MSECS,
+						 admin_flush_look, ac);
+	}
+	return TRUE;
+}
+
 /* -- Long lists -- */
 
 static void admin_output_slice(struct admin_connection *ac)
@@ -185,7 +269,7 @@ void admin_output(struct admin_connection *ac, admin_output_t *output_more)
 						  admin_output_slice, ac);
 }
 
-static int admin_flush(struct admin_connection *ac)
+static int admin_output_flush(struct admin_connection *ac)
 {
 	int ret = o_stream_flush(ac->conn.output);
 
@@ -330,7 +414,7 @@ void admin_connection_create(struct master_service_connection *conn)
 				  conn->fd, conn->fd, &conn->remote_ip,
 				  conn->remote_port);
 	o_stream_set_no_error_handling(ac->conn.output, TRUE);
-	o_stream_set_flush_callback(ac->conn.output, admin_flush, ac);
+	o_stream_set_flush_callback(ac->conn.output, admin_output_flush, ac);
 	o_stream_nsend_str(ac->conn.output, DIRECTOR_ADMIN_VERSION_LINE"\n");
 }
 

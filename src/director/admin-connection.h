@@ -20,6 +20,8 @@ void admin_connections_ring_synced(void);
 
 /* -- For admin-commands.c -- */
 
+#define ADMIN_LOG_PREFIX "doveadm: "
+
 /* Gives output as long as there is room; called again when there is. Returns
    TRUE if there is more. */
 typedef bool admin_output_t(struct admin_connection *conn);
@@ -39,10 +41,15 @@ struct admin_connection {
 	/* Waits for this change to be recorded, and known to the whole ring */
 	unsigned int wait_change;
 	struct timeout *to_wait;
+	/* HOST-RESET-USERS that is awaited; NULL: none */
+	struct user_flush *flush;
+	struct timeout *to_flush;
 	/* Gives the next slice */
 	struct timeout *to_output;
 
 	bool waiting_change:1;
+	/* The client is told how far the flush is, and stops it by closing. */
+	bool flush_progress:1;
 	bool skipping_line:1;
 	bool processing:1;
 };
@@ -54,6 +61,10 @@ void admin_error(struct admin_connection *conn, const char *error);
 /* OK, as soon as all that was changed until now is recorded, and all directors
    know it. */
 void admin_reply_when_recorded(struct admin_connection *conn);
+/* Has the connection wait for the flush of the backend's users (NULL: of all),
+   and replies. Returns FALSE if the backend isn't known. */
+bool admin_flush(struct admin_connection *conn, const struct ip_addr *ip,
+		 unsigned int max_parallel, bool progress);
 /* Starts the output of a long list. */
 void admin_output(struct admin_connection *conn, admin_output_t *output_more);
 /* Is there room for more output now? */
