@@ -42,6 +42,17 @@ def place(pid, number):
         os.sched_setaffinity(pid, {cpus[number]})
 
 
+def settled(cpu_ns):
+    """What it counts, once those whom it is about have no more to do"""
+    last = cpu_ns()
+    while True:
+        time.sleep(0.1)
+        cpu = cpu_ns()
+        if cpu - last < 4000000:
+            return cpu
+        last = cpu
+
+
 class Bench:
     def __init__(self, quick):
         self.quick = quick

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from bench import SIDES, favour, note, place
+from bench import SIDES, favour, note, place, settled
 from nodes import LoginProcess, wait_for
 from test_ring import Member, Ring
 
@@ -95,15 +95,6 @@ class BenchRing(Ring):
         return sum(member.node.running_ns(pid)
                    for member, pid in zip(self.members, self.pids()))
 
-    def settled_cpu_ns(self):
-        last = self.cpu_ns()
-        while True:
-            time.sleep(0.1)
-            cpu = self.cpu_ns()
-            if cpu - last < 4000000:
-                return cpu
-            last = cpu
-
     def bytes(self):
         """Received on all of the ring's connections, as the kernel counts
         them: {connection: bytes}"""
@@ -165,9 +156,9 @@ def write_updates(members, users, count, rate):
 
 def notify(bench, ring, rate):
     count = NOTIFY_RATES[rate]
-    before = ring.settled_cpu_ns()
+    before = settled(ring.cpu_ns)
     write_updates(ring.members[:1], range(KNOWN_USERS), count, rate)
-    cpu = ring.settled_cpu_ns() - before
+    cpu = settled(ring.cpu_ns) - before
     bench.add("ring notify %d" % rate, ring.side, cpu / count / 1000)
 
 
@@ -338,6 +329,7 @@ class Giver(contextlib.ExitStack):
         driver = self.bench.start("director-load", random=True, rate=2000,
                                   realtime=True, control=True, tail=0.1,
                                   **self.options)
+        # what to compare with
         time.sleep(3)
         tell(driver, "begin")
         started, secs = self.first_answer()
@@ -420,6 +412,7 @@ def far_round(bench, ring):
     driver = bench.start("director-load", cpu=None, users=FAR_USERS,
                          random=True, rate=FAR_RATE, control=True, tail=0.1,
                          realtime=True, **ring.options(ring.members[1:]))
+    # it is at its rate
     time.sleep(1)
     tell(driver, "begin")
     add_far(bench, ring, "busy")
@@ -462,6 +455,7 @@ def loss_round(bench, side):
         driver = bench.start("director-load", users=LOSS_RATE * 120,
                              rate=LOSS_RATE, control=True, tail=0.5,
                              **ring.options([first, third]))
+        # what to compare with
         time.sleep(2)
         tell(driver, "begin")
         start = time.monotonic()

@@ -3,7 +3,7 @@
 import os
 import time
 
-from bench import SIDES, favour, note, place
+from bench import SIDES, favour, note, place, settled
 from nodes import Node
 
 # Two backends, so that each has half of the users
@@ -173,11 +173,10 @@ def imap_load(bench, node, side, restart, relay_pid):
 
     logins = LOGINS[restart]
     load(200)
-    time.sleep(0.3)
-    before = cpu_ns()
+    before = settled(cpu_ns)
     done = load(logins)
-    time.sleep(0.3)
-    bench.add("imap " + restart, side, (cpu_ns() - before) / logins / 1000)
+    bench.add("imap " + restart, side,
+              (settled(cpu_ns) - before) / logins / 1000)
     bench.add("imap driver " + restart, side, done["driver_ns"] / 1000)
 
 
