@@ -4,6 +4,7 @@ growth, and the others do not notice."""
 
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -14,7 +15,7 @@ from garbage import (
     ADMIN_PORT, ADMIN_VERSION, BACKENDS, LISTENERS, MB, PLUGIN_VERSION,
     RING_PORT, SLOW, TOKEN, Bystander, Health, Peer, add_users, admin, hosts,
     plugin, sessions, start)
-from node import wait_for
+from node import patience, wait_for
 
 
 @pytest.fixture
@@ -390,4 +391,77 @@ def test_ring_port(director):
             except BrokenPipeError:
                 pass
             peer.close()
+    health.check()
+
+
+# Who has broken into a login process
+
+ATTACKER = r"""
+import os, random, socket, stat, sys
+path, count = sys.argv[1], int(sys.argv[2])
+rng = random.Random(path.split("/")[-1])
+words = [
+    b"VERSION\t1\t3\n", b"VERSION\tdirector-login-plugin\t1\t0\n",
+    b"VERSION\tdirector-doveadm\t1\t0\n", b"CPID\t%d\n" % os.getpid(),
+    b"AUTH\t1\tPLAIN\tprotocol=imap\tresp=AHUxAHA=\n", b"CONT\t1\tAA==\n",
+    b"CANCEL\t1\n", b"PROCESS\t%d\timap\n" % os.getpid(), b"ANNOUNCED\n",
+    b"START\t", b"UP\t", b"END\t", b"user1\n", b"HOST-LIST\n", b"\t", b"\n",
+    b"\0", b"\1", b"-1", b"4294967296", b"127.0.0.11", b"x" * 5000] + [
+    verb + b"\t00000000000000aa-%d\t%d\t127.0.0.11\t1700000000\tuser1\n" % (
+        i, i) for verb in (b"START", b"UP", b"END") for i in range(1, 4)]
+
+def garbage():
+    data = b"".join(rng.choice(words) if rng.random() < 0.9 else
+                    rng.randbytes(rng.randrange(50))
+                    for _ in range(rng.randrange(1, 100)))
+    # most begin well
+    return b"".join(words[i] for i in rng.choice(
+        [[0, 3], [1, 7], [1, 7], []])) + data
+
+socks = []
+for _ in range(count):
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        fd = os.open(path, os.O_WRONLY)
+        os.write(fd, garbage())
+        os.close(fd)
+        continue
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    socks.append(sock)
+    sock.setblocking(False)
+    try:
+        sock.send(garbage())
+        sock.send(garbage())
+        sock.recv(1000)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        pass
+    if len(socks) > 20:
+        socks.pop(rng.randrange(20)).close()
+print("done")
+"""
+
+
+def attack(director, name):
+    """With all that is random being the same each time"""
+    done = subprocess.run(
+        [sys.executable, "-c", ATTACKER, director.path(name),
+         "50" if SLOW else "500"], user="dovenull", group="dovenull",
+        extra_groups=[], capture_output=True, text=True, timeout=patience(60))
+    return done.stdout + done.stderr.strip().split("\n")[-1]
+
+
+def test_login_user(director):
+    """He reaches what login processes need, and does no harm there."""
+    director.allow("(director|auth): (Error|Warning): ")
+    health = Health(director)
+    for name in "director-admin", "director-userdb", "my-authreply":
+        assert "Permission denied" in attack(director, name)
+    with Bystander(director) as others:
+        for name in ("login/director", "login/director-proxy",
+                     "login/proxy-notify"):
+            assert attack(director, name) == "done\n"
+            others.wait(others.count + 10)
+    for listener in "auth-login", "director-proxy":
+        assert len(director.log.find("Error: conn .*" + listener)) > 10
+    wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
     health.check()
