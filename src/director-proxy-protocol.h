@@ -12,11 +12,14 @@
    plugin -> director
      PROCESS <pid> <protocol>       once, right after VERSION; pid must be that
 				    of the socket's peer credentials
-     START <token> <hash> <ip> <since> <user>
+     START <token> <hash> <ip> <since> <user> [<field>=<value> ...]
 				    this process may now connect to backend <ip>
 				    for the answer with <token>. since = seconds
 				    since 1970; user = name as the login gave it
-				    (virtual user), for people to read
+				    (virtual user). Fields: his other names, as
+				    the passdb gave them: user_*, and destuser
+				    if it isn't user. At most
+				    DIRECTOR_PROXY_MAX_FIELDS
      UP <token> [<ip>]              the backend accepted the login; <ip> if it
 				    isn't that of START: a backend may redirect
 				    a login to another one
@@ -55,5 +58,14 @@
 #define DIRECTOR_PROXY_FIELD_HASH "user_director_hash"
 
 #define DIRECTOR_PROXY_TOKEN_MAX_LEN 64
+
+/* user_*: other names of the user, by which he can be kicked */
+#define DIRECTOR_PROXY_FIELD_ALT_PREFIX "user_"
+/* destuser=<name>: he is this one at the backend */
+#define DIRECTOR_PROXY_FIELD_DESTUSER "destuser"
+/* Those of a START, and the longest user name (longer ones are cut) or field
+   with its value (longer ones aren't told) */
+#define DIRECTOR_PROXY_MAX_FIELDS 8
+#define DIRECTOR_PROXY_MAX_NAME_LEN 255
 
 #endif

@@ -5,6 +5,7 @@
 #include "ioloop.h"
 #include "istream.h"
 #include "ostream.h"
+#include "str-sanitize.h"
 #include "strnum.h"
 #include "master-service.h"
 #include "director-proxy-protocol.h"
@@ -27,7 +28,6 @@ struct registry_connection {
 	struct connection conn;
 	/* After PROCESS */
 	struct session_plugin *plugin;
-	char *protocol;
 	struct timeout *to_resume;
 	unsigned int errors;
 	bool announced;
@@ -50,7 +50,6 @@ static void registry_destroy(struct connection *conn)
 			"disconnecting", REGISTRY_MAX_LINE_LEN);
 	}
 	connection_deinit(conn);
-	i_free(rc->protocol);
 	i_free(rc);
 	master_service_client_connection_destroyed(master_service);
 	director_daemon_schedule();
@@ -91,7 +90,9 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	rc->plugin = session_plugin_init(leases, process);
 	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);
-	rc->protocol = i_strdup(args[1]);
+	i_strocpy(rc->plugin->service,
+		  str_sanitize(args[1], SESSION_SERVICE_SIZE - 1),
+		  SESSION_SERVICE_SIZE);
 	return 1;
 }
 
@@ -100,6 +101,7 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 	struct director_time now = director_daemon_now();
 	struct session_token token;
 	struct ip_addr ip;
+	struct session_lease *lease;
 	const char *error;
 	time_t since;
 	uint32_t hash;
@@ -116,11 +118,14 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 	if (str_to_time(args[3], &since) < 0)
 		return registry_error(rc, "START", "invalid time");
 	since = I_MIN(director_daemon_from_wall(since), now.wall);
-	if (director_session_start(director_daemon.core, rc->plugin, &token,
-				   hash, &ip, since, &now, &error) == NULL) {
+	lease = director_session_start(director_daemon.core, rc->plugin, &token,
+				       hash, &ip, since, &now, &error);
+	if (lease == NULL) {
 		return registry_error(rc, "START", t_strdup_printf(
 			"token %s %s", args[0], error));
 	}
+	session_lease_set_names(director_leases(director_daemon.core), lease,
+				args[4], args + 5);
 	director_daemon_commit();
 	return 1;
 }

@@ -8,9 +8,8 @@
 #include "../director-proxy-protocol.h"
 #include "director-session.h"
 
-/* User names and reasons are for people to read: what is longer than this is
-   cut, so that lines stay short. */
-#define DIRECTOR_SESSION_MAX_TEXT_LEN 255
+/* What is longer than this is cut, so that lines stay short. */
+#define DIRECTOR_SESSION_MAX_TEXT_LEN DIRECTOR_PROXY_MAX_NAME_LEN
 
 struct director_sessions {
 	struct director_session *head;
@@ -41,6 +40,7 @@ int director_answer_parse(const char *const *fields,
 	const char *hash = NULL, *deadline = NULL;
 
 	i_zero(answer_r);
+	answer_r->fields = fields;
 	for (; *fields != NULL; fields++) {
 		(void)str_begins(*fields, DIRECTOR_PROXY_FIELD_ID"=",
 				 &answer_r->token);
@@ -122,6 +122,34 @@ director_session_hash_unlink(struct director_sessions *sessions,
 		hash_table_remove(sessions->by_hash, key);
 }
 
+static bool field_is_name(const char *field, const char *user)
+{
+	const char *destuser;
+
+	if (str_begins_with(field, DIRECTOR_PROXY_FIELD_HASH"=") ||
+	    strlen(field) > DIRECTOR_SESSION_MAX_TEXT_LEN)
+		return FALSE;
+	if (str_begins(field, DIRECTOR_PROXY_FIELD_DESTUSER"=", &destuser))
+		return strcmp(destuser, user) != 0;
+	return str_begins_with(field, DIRECTOR_PROXY_FIELD_ALT_PREFIX);
+}
+
+static char *session_names(const char *const *fields, const char *user)
+{
+	string_t *str = t_str_new(128);
+	unsigned int count = 0;
+
+	for (; fields != NULL && *fields != NULL; fields++) {
+		if (!field_is_name(*fields, user))
+			continue;
+		if (count++ == DIRECTOR_PROXY_MAX_FIELDS)
+			break;
+		str_append_c(str, '\t');
+		str_append_tabescaped(str, *fields);
+	}
+	return str_len(str) == 0 ? NULL : i_strdup(str_c(str));
+}
+
 struct director_session *
 director_session_add(struct director_sessions *sessions,
 		     const struct director_answer *answer,
@@ -139,6 +167,9 @@ director_session_add(struct director_sessions *sessions,
 	session = i_new(struct director_session, 1);
 	session->token = i_strdup(answer->token);
 	session->user = i_strndup(user, DIRECTOR_SESSION_MAX_TEXT_LEN);
+	T_BEGIN {
+		session->names = session_names(answer->fields, user);
+	} T_END;
 	session->hash = answer->hash;
 	session->ip = *ip;
 	session->since = since;
@@ -165,6 +196,7 @@ void director_session_remove(struct director_sessions *sessions,
 	sessions->count--;
 	i_free(session->token);
 	i_free(session->user);
+	i_free(session->names);
 	i_free(session);
 }
 
@@ -199,6 +231,8 @@ void director_session_append_start(struct director_sessions *sessions,
 	str_printfa(dest, "START\t%s\t%u\t%s\t%"PRIdTIME_T"\t", session->token,
 		    session->hash, net_ip2addr(&session->ip), session->since);
 	str_append_tabescaped(dest, session->user);
+	if (session->names != NULL)
+		str_append(dest, session->names);
 	str_append_c(dest, '\n');
 	session->told = sessions->connection;
 }

@@ -15,6 +15,8 @@ struct director_answer {
 	uint32_t hash;
 	/* CLOCK_MONOTONIC */
 	uint64_t deadline_msecs;
+	/* All "key=value" fields of the reply; may be NULL */
+	const char *const *fields;
 };
 
 struct director_session {
@@ -22,7 +24,9 @@ struct director_session {
 	/* Sessions with the same user hash */
 	struct director_session *hash_prev, *hash_next;
 
-	char *token, *user;
+	/* names: START's fields of other names, escaped, a TAB before each;
+	   NULL if there are none */
+	char *token, *user, *names;
 	uint32_t hash;
 	struct ip_addr ip;
 	time_t since;

@@ -322,6 +322,41 @@ static void test_lifecycle(void **state ATTR_UNUSED)
 	director = director_link_init(SOCKET_PATH, "imap", test_kick);
 }
 
+static void test_names(void **state ATTR_UNUSED)
+{
+	struct director_answer answer = { .token = "b1", .hash = 7 };
+	const char *const fields[] = {
+		"user=jane", "destuser=jane", "proxy=y", "user_a=x\ty",
+		"user_director_hash=7", "user_b=", "userdb_mail=z",
+		t_strdup_printf("user_long=%0300d", 0), "user_c=3", NULL
+	};
+	const char *const dest[] = {
+		"destuser=other", "user_1=", "user_2=", "user_3=", "user_4=",
+		"user_5=", "user_6=", "user_7=", "user_8=", NULL
+	};
+	struct test_client client, second;
+
+	answer.fields = fields;
+	client.session = director_link_start(director, &answer, &ip1, "jane",
+					     &client);
+	accept_link();
+	expect("ANNOUNCED\n");
+	assert_non_null(strstr(str_c(received), "\tjane\tuser_a=x\001ty\t"
+			       "user_b=\tuser_c=3\nANNOUNCED"));
+	answer.token = "b2";
+	answer.fields = dest;
+	second.session = director_link_start(director, &answer, &ip1, "jane",
+					     &second);
+	expect("\tjane\tdestuser=other\tuser_1=\tuser_2=\tuser_3=\tuser_4=\t"
+	       "user_5=\tuser_6=\tuser_7=\n");
+	/* and each time that it is announced */
+	test_disconnect();
+	accept_link();
+	expect("\tuser_c=3\n");
+	director_link_end(director, &client.session, "");
+	director_link_end(director, &second.session, "");
+}
+
 static void test_kick_sessions(void **state ATTR_UNUSED)
 {
 	struct test_client clients[5];
@@ -582,6 +617,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_answer_parse),
 		TEST(test_lifecycle),
+		TEST(test_names),
 		TEST(test_kick_sessions),
 		TEST(test_reconnect),
 		TEST(test_garbage),

@@ -34,6 +34,8 @@ struct session_leases {
 	/* Nodes of chains that were looked at */
 	uint64_t steps;
 	unsigned int count, processes_count;
+	/* Leases with has_destuser */
+	unsigned int destusers;
 
 	/* ISSUED ones in order of deadline, and the same for plugins that are
 	   lost: in each list all have the same time to live, so that the order
@@ -56,6 +58,9 @@ struct session_backend *
 session_backend_ref(struct session_leases *leases, const struct ip_addr *ip);
 void session_backend_unref(struct session_leases *leases,
 			   struct session_backend *backend);
+
+void session_lease_forget_names(struct session_leases *leases,
+				struct session_lease *lease);
 
 /* By token */
 void session_lease_link(struct session_leases *leases,

@@ -297,6 +297,22 @@ int session_token_parse(const char *str, struct session_token *token_r)
 	return 0;
 }
 
+bool session_leases_walk_all(struct session_leases *leases, unsigned int *pos,
+			     unsigned int max,
+			     void (*fn)(struct session_lease *lease,
+					void *context), void *context)
+{
+	struct session_node *node;
+
+	for (; *pos < SESSION_TABLE_SIZE && max > 0; (*pos)++, max--) {
+		node = leases->tables[SESSION_TABLE_TOKENS][*pos];
+		for (; node != NULL; node = node->next)
+			fn(container_of(node, struct session_lease, node),
+			   context);
+	}
+	return *pos < SESSION_TABLE_SIZE;
+}
+
 bool session_leases_walk(struct session_leases *leases, unsigned int *pos,
 			 unsigned int max,
 			 void (*fn)(const struct session_user *user,

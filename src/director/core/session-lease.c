@@ -252,6 +252,7 @@ void session_lease_end(struct session_leases *leases,
 	session_backend_unref(leases, lease->backend);
 	login_process_unref(leases, &lease->process);
 	lease_unset_user(leases, lease);
+	session_lease_forget_names(leases, lease);
 	i_free(lease);
 }
 

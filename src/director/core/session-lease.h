@@ -29,6 +29,12 @@ enum session_lease_state {
 /* How long the sessions of a login process whose plugin lost its connection
    count on, waiting for it to announce them again. */
 #define SESSION_LEASE_ORPHAN_MSECS 3000
+/* The longest name of a user that is kept (what is longer is cut), and the
+   longest field with its value (a longer one isn't) */
+#define SESSION_NAME_MAX_LEN 255
+#define SESSION_NAME_MAX_FIELDS 8
+/* With its NUL: "submission" fits */
+#define SESSION_SERVICE_SIZE 12
 /* Answers outstanding to a login process that never had a plugin; the others
    get no lease. */
 #define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 1024
@@ -70,6 +76,8 @@ struct session_plugin {
 	struct session_lease *leases;
 	/* The adapter's; of no use once it is lost */
 	void *connection;
+	/* What its clients speak, e.g. "imap" */
+	char service[SESSION_SERVICE_SIZE];
 	/* The director_kick_sessions() that it was told of last */
 	unsigned int kicked;
 	/* Monotonic milliseconds; 0 = connected */
@@ -126,6 +134,14 @@ struct session_lease {
 	   1970, until 2106 */
 	uint32_t since;
 	enum session_lease_state state;
+
+	/* As the plugin told; NULL if it didn't. One string behind the other,
+	   the last one is empty: his name, then the fields. */
+	char *names;
+	/* The plugin was told to end it. */
+	bool ending:1;
+	/* destuser is among the fields. */
+	bool has_destuser:1;
 };
 
 /* Called when the first lease in STARTED or UP of (tag, hash) came, or the
@@ -177,6 +193,22 @@ void session_lease_up(struct session_lease *lease);
 void session_lease_redirect(struct session_leases *leases,
 			    struct session_lease *lease,
 			    const struct ip_addr *ip);
+/* The user's name as the login gave it, and "<field>=<value>"s, ended by NULL:
+   his other names. */
+void session_lease_set_names(struct session_leases *leases,
+			     struct session_lease *lease, const char *name,
+			     const char *const *fields);
+/* NULL if it wasn't told. */
+static inline const char *
+session_lease_name(const struct session_lease *lease)
+{
+	return lease->names;
+}
+/* The field's value, NULL if there is none */
+const char *session_lease_field(const struct session_lease *lease,
+				const char *field);
+/* Are there some whose user is another one at the backend? */
+bool session_leases_have_destusers(const struct session_leases *leases);
 void session_lease_set_tag(struct session_leases *leases,
 			   struct session_lease *lease, const char *tag);
 void session_lease_end(struct session_leases *leases,
@@ -223,6 +255,13 @@ bool session_leases_walk(struct session_leases *leases, unsigned int *pos,
 			 unsigned int max,
 			 void (*fn)(const struct session_user *user,
 				    void *context), void *context);
+/* The same for the leases themselves: each one that is there all the time is
+   given once. The place isn't that of any of them in particular: max places
+   may have none, or many. */
+bool session_leases_walk_all(struct session_leases *leases, unsigned int *pos,
+			     unsigned int max,
+			     void (*fn)(struct session_lease *lease,
+					void *context), void *context);
 /* Sessions (STARTED or UP) to the backend */
 unsigned int session_leases_count(struct session_leases *leases,
 				  const struct ip_addr *ip);
