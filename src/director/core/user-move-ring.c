@@ -169,10 +169,12 @@ somebody_is_lost(struct user_moves *moves, const struct director_time *now)
 	return FALSE;
 }
 
-/* Longer than a round takes */
+/* Longer than a round takes. If the last SYNC took longer than until it is sent
+   again, that was because the ring was broken. */
 static unsigned int resend_msecs(const struct ring *ring)
 {
-	return I_MAX(MOVE_RESEND_MSECS, 2 * ring_sync_msecs(ring));
+	return I_MIN(I_MAX(MOVE_RESEND_MSECS, 2 * ring_sync_msecs(ring)),
+		     RING_SYNC_RESEND_MSECS);
 }
 
 static unsigned int orphan_msecs(const struct ring *ring)
@@ -464,14 +466,16 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	user_move_set_deadline(moves, move, now->msecs);
 }
 
-void ring_handle_user_killed(struct ring *ring,
-			     struct ring_peer *peer ATTR_UNUSED,
+void ring_handle_user_killed(struct ring *ring, struct ring_peer *peer,
 			     struct ring_message *msg,
 			     const struct director_time *now)
 {
 	struct user_moves *moves = ring->director->moves;
 	struct user_move *move;
 
+	/* Who isn't our left may have passed over somebody. */
+	if (peer != ring->left)
+		return;
 	if (msg->wave != 0) {
 		named_killed(ring, msg, now);
 		return;
