@@ -280,7 +280,7 @@ static void test_too_many_arguments(void **state ATTR_UNUSED)
 		"DIRECTOR-REMOVE\t10.0.0.1\t9090\t4",
 		"HOST\t10.0.0.1\t9090\t7\t10.0.0.2\t100\t\tU1\tx\t4",
 		"USER\t5\t10.0.0.2\t9\t4",
-		"SYNC\t10.0.0.1\t9090\t3\t9\t1\t2",
+		"SYNC\t10.0.0.1\t9090\t3\t9\t1\t2\t4",
 		"PING\t1\t2",
 		"PONG\t1\t2",
 		"QUIT\treason",

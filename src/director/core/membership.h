@@ -42,6 +42,8 @@ struct ring_sync_memory {
 	unsigned int minor;
 	time_t timestamp;
 	uint32_t hosts_hash;
+	/* Of its originator; 0 = not told */
+	uint64_t instance;
 };
 
 struct ring_member {
@@ -73,11 +75,15 @@ struct ring_member {
 		unsigned int count;
 	} weak[RING_WEAK_MEMORY];
 
-	/* The last SYNC of it, and how often it came */
+	/* The last SYNC of it, how often it came, and when */
 	struct ring_sync_memory sync;
 	unsigned int sync_count;
-	/* A SYNC that waits for a right neighbour */
+	uint64_t sync_msecs;
+	/* A SYNC that waits for a right neighbour, or for this one, over whose
+	   connection it came, to become our left (port 0: it came from the
+	   left) */
 	struct ring_sync_memory delayed_sync;
+	struct ring_address delayed_by;
 	bool sync_is_delayed;
 	/* Its SYNC had this hosts hash, which isn't ours; 0 = none. Since
 	   when. */

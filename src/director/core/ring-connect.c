@@ -413,7 +413,9 @@ done_incoming(struct ring *ring, struct ring_peer *peer,
 		send_connect(ring, left, peer->member, now);
 }
 
-static void done_outgoing(struct ring *ring, struct ring_peer *peer)
+static void
+done_outgoing(struct ring *ring, struct ring_peer *peer,
+	      const struct director_time *now)
 {
 	struct ring_peer *right = ring->right;
 
@@ -435,6 +437,7 @@ static void done_outgoing(struct ring *ring, struct ring_peer *peer)
 	}
 	ring->right = peer;
 	ring->neighbours_changed = TRUE;
+	ring_sync_again(ring, now);
 }
 
 /* We were connected to our right before we joined the ring, and so was it: it
@@ -483,7 +486,7 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	if (peer->incoming)
 		done_incoming(ring, peer, now);
 	else
-		done_outgoing(ring, peer);
+		done_outgoing(ring, peer, now);
 	if (peer->joining || !peer->incoming)
 		hand_over_again(ring, now);
 	ring_wake(ring);

@@ -339,6 +339,9 @@ void ring_changed(struct ring *ring, const struct director_time *now);
 void ring_hosts_changed(struct ring *ring, const struct director_time *now);
 /* After left or right came or went */
 void ring_neighbours_run(struct ring *ring, const struct director_time *now);
+/* We have a new right: what the one before got lately may have been lost with
+   it. */
+void ring_sync_again(struct ring *ring, const struct director_time *now);
 void ring_sync_run(struct ring *ring, const struct director_time *now);
 void ring_sync_deadline(struct ring *ring, const struct director_time *now,
 			uint64_t *deadline);

@@ -22,6 +22,7 @@ sync_message(const struct ring_member *origin,
 	msg_r->timestamp = sync->timestamp;
 	msg_r->has_timestamp = TRUE;
 	msg_r->hosts_hash = sync->hosts_hash;
+	msg_r->instance = sync->instance;
 }
 
 static void set_unsynced(struct ring *ring, const struct director_time *now)
@@ -60,6 +61,7 @@ static void send_own_sync(struct ring *ring, const struct director_time *now)
 		.minor = RING_PROTOCOL_MINOR,
 		.timestamp = now->wall,
 		.hosts_hash = backends_hash(ring->director->backends),
+		.instance = ring->self->instance,
 	};
 	struct ring_message msg;
 
@@ -75,6 +77,16 @@ static void send_own_sync(struct ring *ring, const struct director_time *now)
 		ring_ping(ring, ring->left, now);
 }
 
+/* Who told it us is our left. */
+static bool may_send_delayed(struct ring *ring, const struct ring_member *origin)
+{
+	const struct ring_address *by = &origin->delayed_by;
+
+	return by->port == 0 ||
+		(ring->left != NULL && ring_address_cmp(
+			&ring->left->member->address, by) == 0);
+}
+
 static void send_delayed(struct ring *ring)
 {
 	struct ring_member *const *list;
@@ -83,11 +95,33 @@ static void send_delayed(struct ring *ring)
 
 	list = ring_members_sorted(ring->members, &count);
 	for (i = 0; i < count; i++) {
-		if (!list[i]->sync_is_delayed)
+		if (!list[i]->sync_is_delayed ||
+		    !may_send_delayed(ring, list[i]))
 			continue;
 		list[i]->sync_is_delayed = FALSE;
 		sync_message(list[i], &list[i]->delayed_sync, &msg);
 		ring_send(ring, ring->right, &msg);
+	}
+}
+
+void ring_sync_again(struct ring *ring, const struct director_time *now)
+{
+	struct ring_member *const *list, *origin;
+	uint32_t hash = backends_hash(ring->director->backends);
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		origin = list[i];
+		if (origin->removed || origin->sync_is_delayed ||
+		    origin->sync_count == 0 ||
+		    now->msecs - origin->sync_msecs >= RING_SYNC_RESEND_MSECS ||
+		    (origin->sync.hosts_hash != 0 &&
+		     origin->sync.hosts_hash != hash))
+			continue;
+		origin->delayed_sync = origin->sync;
+		i_zero(&origin->delayed_by);
+		origin->sync_is_delayed = TRUE;
 	}
 }
 
@@ -217,7 +251,7 @@ check_hosts(struct ring *ring, struct ring_member *origin,
 	return FALSE;
 }
 
-void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
+void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now)
 {
 	struct ring_sync_memory sync = {
@@ -225,6 +259,7 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
 		.minor = msg->minor,
 		.timestamp = msg->timestamp,
 		.hosts_hash = msg->hosts_hash,
+		.instance = msg->instance,
 	};
 	struct ring_member *origin;
 	struct ring_message forward;
@@ -233,7 +268,12 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
 	if (origin == NULL || origin->removed)
 		return;
 	if (origin->self) {
-		own_sync(ring, msg, now);
+		if (peer == ring->left)
+			own_sync(ring, msg, now);
+		return;
+	}
+	if (msg->instance != 0 && msg->instance < origin->instance) {
+		/* of a process that is gone */
 		return;
 	}
 	switch (ring_member_sync(origin, &sync)) {
@@ -248,12 +288,19 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer ATTR_UNUSED,
 	case RING_SYNC_FORWARD:
 		break;
 	}
+	origin->sync_msecs = now->msecs;
 	if (!check_hosts(ring, origin, msg, now))
 		return;
-	if (ring->right == NULL) {
+	if (ring->right == NULL || peer != ring->left) {
+		/* Who isn't our left may have passed over somebody: a round of
+		   less than all would prove nothing. */
 		origin->delayed_sync = sync;
+		i_zero(&origin->delayed_by);
+		if (peer != ring->left)
+			origin->delayed_by = peer->member->address;
 		origin->sync_is_delayed = TRUE;
 	} else {
+		origin->sync_is_delayed = FALSE;
 		sync_message(origin, &sync, &forward);
 		ring_send(ring, ring->right, &forward);
 	}

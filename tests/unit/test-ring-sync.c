@@ -1,0 +1,102 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Whose SYNCs count, and who gets them again (doc/ring-protocol.md §9) */
+
+#include "test-ring.h"
+
+static void close_conn(struct test_conn *conn)
+{
+	ring_peer_closed(director, conn->peer, "reset", &now);
+	conn->peer = NULL;
+	ring_end();
+}
+
+/* hosts: differs from ours by so much */
+static void sync_in(struct test_conn *conn, unsigned int host,
+		    unsigned int seq, unsigned int hosts, unsigned int instance)
+{
+	in(conn, "SYNC|10.0.0.%u|9090|%u|10|%u|%u|%u", host, seq, TEST_WALL,
+	   backends_hash(director_backends(director)) + hosts, instance);
+}
+
+/* Somebody who passed over our left takes us for his right. */
+static void test_not_left(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *farther;
+	const char *own;
+
+	ring_of(4, &left, &right);
+	/* a change, so that we send ours */
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
+	own = t_strcut(strstr(str_c(right->sent), "\nSYNC|10.0.0.2|") + 1,
+		       '\n');
+	farther = left_joins("10.0.0.4", 444, TRUE, NULL);
+	forget_sent();
+	sync_in(farther, 4, 5, 0, 444);
+	sync_in(farther, 1, 3, 0, TEST_INSTANCE_LEFT);
+	assert_not_said(right, "SYNC|10.0.0.4|");
+	assert_not_said(right, "SYNC|10.0.0.1|");
+	in(farther, "%s", own);
+	assert_false(ring_is_synced(director_ring(director)));
+	/* What comes from the left is passed on, once. */
+	sync_in(left, 1, 4, 0, TEST_INSTANCE_LEFT);
+	assert_said(right, "SYNC|10.0.0.1|9090|4|");
+	assert_not_said(right, "SYNC|10.0.0.4|");
+	/* It becomes our left. */
+	close_conn(left);
+	assert_int_equal(said(right, "SYNC|10.0.0.4|9090|5|"), 1);
+	assert_not_said(right, "SYNC|10.0.0.1|9090|3|");
+	assert_said(right, "SYNC|10.0.0.2|");
+	ring_syncs(farther, right);
+}
+
+/* The right is lost, and maybe what it got last. */
+static void test_new_right(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(4, &left, &right);
+	sync_in(left, 4, 7, 0, 444);
+	test_pass(1000);
+	in(left, "PING|%u|0", TEST_WALL);
+	test_pass(1000);
+	in(left, "PING|%u|0", TEST_WALL);
+	test_pass(1000);
+	sync_in(left, 1, 5, 0, TEST_INSTANCE_LEFT);
+	sync_in(left, 1, 6, 77, TEST_INSTANCE_LEFT);
+	test_pass(2000);
+	sync_in(left, 3, 8, 0, TEST_INSTANCE_RIGHT);
+	close_conn(right);
+	right = right_joins("10.0.0.3", 10);
+	/* too old, with other hosts, its own */
+	assert_not_said(right, "SYNC|10.0.0.4|");
+	assert_not_said(right, "SYNC|10.0.0.1|");
+	assert_int_equal(said(right, "SYNC|10.0.0.3|9090|8|10|"), 1);
+}
+
+/* A process that is gone */
+static void test_old_instance(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(4, &left, &right);
+	in(left, "DIRECTOR|10.0.0.4|9090|1|444|%u", TEST_WALL);
+	forget_sent();
+	sync_in(left, 4, 100, 0, 443);
+	assert_not_said(right, "SYNC|10.0.0.4|");
+	sync_in(left, 4, 2, 0, 444);
+	assert_said(right, "SYNC|10.0.0.4|9090|2|10|");
+	in(left, "SYNC|10.0.0.4|9090|3|10|%u", TEST_WALL);
+	assert_said(right, "SYNC|10.0.0.4|9090|3|10|");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ring_test(test_not_left),
+		ring_test(test_new_right),
+		ring_test(test_old_instance),
+	};
+
+	return run_test_cases(tests);
+}
