@@ -232,10 +232,8 @@ bool admin_flush(struct admin_connection *ac, const struct ip_addr *ip,
 	if (ac->flush == NULL)
 		return FALSE;
 	ac->flush_progress = progress;
-	if (progress) {
-		ac->to_flush = timeout_add_short(ADMIN_PROGRESS_MSECS,
-						 admin_flush_look, ac);
-	}
+	if (progress)
+		ac->to_flush = timeout_add_short(0, admin_flush_look, ac);
 	return TRUE;
 }
 

@@ -16,8 +16,9 @@
 /* For one line. A command may wait at the server for 30 s before and 30 s after
    it is executed. */
 #define DIRECTOR_ADMIN_REPLY_MSECS (70*1000)
-/* HOST-RESET-USERS is answered when the last user's move has begun. */
-#define DIRECTOR_ADMIN_RESET_REPLY_MSECS (60*60*1000)
+/* A director of 2.3 says nothing until the last move of HOST-RESET-USERS has
+   begun. */
+#define DIRECTOR_ADMIN_RESET_REPLY_MSECS (10*60*1000)
 
 /* The server's longest line: an error text or an entry of a list */
 #define DIRECTOR_ADMIN_MAX_REPLY_LEN 8192

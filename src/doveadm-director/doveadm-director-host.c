@@ -14,37 +14,18 @@ struct host_command {
 	const char *done;
 	/* Exit status if the host doesn't exist */
 	int notfound_status;
-	/* Failures are only warnings (but set the exit status) */
-	bool warn;
 };
 
 static const struct host_command host_set =
-	{ "HOST-SET", "OK", EX_TEMPFAIL, FALSE };
+	{ "HOST-SET", "OK", EX_TEMPFAIL };
 static const struct host_command host_update =
-	{ "HOST-UPDATE", "OK", EX_TEMPFAIL, FALSE };
+	{ "HOST-UPDATE", "OK", EX_TEMPFAIL };
 static const struct host_command host_up =
-	{ "HOST-UP", "up", DOVEADM_EX_NOTFOUND, FALSE };
+	{ "HOST-UP", "up", DOVEADM_EX_NOTFOUND };
 static const struct host_command host_down =
-	{ "HOST-DOWN", "down", DOVEADM_EX_NOTFOUND, FALSE };
+	{ "HOST-DOWN", "down", DOVEADM_EX_NOTFOUND };
 static const struct host_command host_remove =
-	{ "HOST-REMOVE", "removed", DOVEADM_EX_NOTFOUND, FALSE };
-static const struct host_command host_flush =
-	{ "HOST-FLUSH", "flushed", DOVEADM_EX_NOTFOUND, TRUE };
-static const struct host_command host_reset_users =
-	{ "HOST-RESET-USERS", "flushed", DOVEADM_EX_NOTFOUND, TRUE };
-
-static struct director_admin_client *
-host_command_connect(struct doveadm_cmd_context *cctx,
-		     const struct host_command *cmd)
-{
-	struct director_admin_client *client = director_cmd_connect(cctx);
-
-	if (client != NULL && cmd == &host_reset_users) {
-		director_admin_set_reply_limit(client,
-			DIRECTOR_ADMIN_RESET_REPLY_MSECS);
-	}
-	return client;
-}
+	{ "HOST-REMOVE", "removed", DOVEADM_EX_NOTFOUND };
 
 static void
 host_command_reply(struct doveadm_cmd_context *cctx,
@@ -63,10 +44,7 @@ host_command_reply(struct doveadm_cmd_context *cctx,
 	} else {
 		line = director_cmd_reply_text(line);
 	}
-	if (cmd->warn)
-		director_cmd_warning(cctx, status, "%s: %s", ip, line);
-	else
-		director_cmd_error(cctx, status, "%s: %s", ip, line);
+	director_cmd_error(cctx, status, "%s: %s", ip, line);
 }
 
 static void
@@ -105,7 +83,7 @@ host_command_run(struct doveadm_cmd_context *cctx,
 
 	if (director_cmd_get_ips(cctx, host, &ips, &ips_count) < 0)
 		return;
-	client = host_command_connect(cctx, cmd);
+	client = director_cmd_connect(cctx);
 	if (client == NULL)
 		return;
 	host_command_exchange(cctx, client, cmd, ips, ips_count, tag, arg);
@@ -179,52 +157,4 @@ void cmd_director_down(struct doveadm_cmd_context *cctx)
 void cmd_director_remove(struct doveadm_cmd_context *cctx)
 {
 	host_command_simple(cctx, &host_remove);
-}
-
-static void
-flush_all(struct doveadm_cmd_context *cctx, const struct host_command *cmd,
-	  const char *max_parallel)
-{
-	const char *args[] = {
-		cmd->name, max_parallel == NULL ? NULL : "", max_parallel, NULL
-	};
-	struct director_admin_client *client;
-	const char *line;
-
-	client = host_command_connect(cctx, cmd);
-	if (client == NULL)
-		return;
-	if (director_cmd_send(cctx, client, args) == 0 &&
-	    director_cmd_read_line(cctx, client, &line) == 0) {
-		if (strcmp(line, DIRECTOR_ADMIN_REPLY_OK) == 0)
-			director_cmd_info(cctx, "%s", cmd->done);
-		else {
-			director_cmd_error(cctx, EX_TEMPFAIL, "failed: %s",
-					   director_cmd_reply_text(line));
-		}
-	}
-	director_admin_deinit(&client);
-}
-
-void cmd_director_flush(struct doveadm_cmd_context *cctx)
-{
-	const struct host_command *cmd = &host_reset_users;
-	const char *host, *max_parallel = NULL;
-	int64_t n;
-
-	host = director_cmd_str(cctx, "host");
-	if (host == NULL) {
-		director_cmd_usage(cctx);
-		return;
-	}
-	if (director_cmd_bool(cctx, "force-flush") ||
-	    director_cmd_bool(cctx, "force"))
-		cmd = &host_flush;
-	else if (doveadm_cmd_param_int64(cctx, "max-parallel", &n) && n > 0)
-		max_parallel = dec2str(n);
-
-	if (strcmp(host, "all") == 0)
-		flush_all(cctx, cmd, max_parallel);
-	else
-		host_command_run(cctx, cmd, host, NULL, max_parallel);
 }

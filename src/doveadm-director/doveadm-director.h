@@ -68,6 +68,7 @@ void cmd_director_update(struct doveadm_cmd_context *cctx);
 void cmd_director_up(struct doveadm_cmd_context *cctx);
 void cmd_director_down(struct doveadm_cmd_context *cctx);
 void cmd_director_remove(struct doveadm_cmd_context *cctx);
+/* doveadm-director-flush.c */
 void cmd_director_flush(struct doveadm_cmd_context *cctx);
 /* doveadm-director-map.c */
 void cmd_director_map(struct doveadm_cmd_context *cctx);

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import fake_admin
 from doveadm_runner import doveadm, several  # noqa: F401
 from fake_admin import VERSION, send
 from node import VALGRIND, patience
@@ -271,11 +272,11 @@ CHANGES = [
     ("down 10.0.0.1", "HOST-DOWN\t10.0.0.1", "down", 68, "Error: 10.0.0.1: "),
     ("remove 10.0.0.1", "HOST-REMOVE\t10.0.0.1", "removed", 68,
      "Error: 10.0.0.1: "),
-    ("flush 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1", "flushed", 68,
+    ("flush 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t\tprogress", "flushed", 68,
      "Warning: 10.0.0.1: "),
-    ("flush --max-parallel 5 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t5",
+    ("flush --max-parallel 5 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t5\tprogress",
      "flushed", 68, "Warning: 10.0.0.1: "),
-    ("flush --max-parallel 0 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1",
+    ("flush --max-parallel 0 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t\tprogress",
      "flushed", 68, "Warning: 10.0.0.1: "),
     ("flush -F 10.0.0.1", "HOST-FLUSH\t10.0.0.1", "flushed", 68,
      "Warning: 10.0.0.1: "),
@@ -304,8 +305,8 @@ def test_change(doveadm, command, line, said, notfound, prefix):
 
 
 @pytest.mark.parametrize("args,line", [
-    (["all"], "HOST-RESET-USERS"),
-    (["all", "--max-parallel", "9"], "HOST-RESET-USERS\t\t9"),
+    (["all"], "HOST-RESET-USERS\t\t\tprogress"),
+    (["all", "--max-parallel", "9"], "HOST-RESET-USERS\t\t9\tprogress"),
     (["-F", "all"], "HOST-FLUSH"),
     (["-f", "all"], "HOST-FLUSH"),
     (["-F", "--max-parallel", "9", "all"], "HOST-FLUSH")])
@@ -318,6 +319,69 @@ def test_flush_all(doveadm, args, line):
         done = doveadm("flush", *args, options=["-v"])
         assert (done.returncode, done.stderr) == (code, said)
         assert fake.sent() == [line]
+
+
+def progress(word, *numbers):
+    return "%s\t%s\n" % (word, "\t".join(map(str, numbers)))
+
+
+def test_flush_progress(doveadm):
+    """users, seen, moved, waiting, failed, milliseconds"""
+    fake = doveadm.fake(default=True)
+    fake.replies = {"HOST-RESET-USERS":
+                    progress("PROGRESS", 1000, 0, 0, 0, 0, 200) +
+                    progress("PROGRESS", 1000, 500, 150, 100, 0, 1500) +
+                    progress("PROGRESS", 1000, 900, 350, 100, 0, 1700) +
+                    progress("OK", 1000, 1000, 490, 0, 10, 4900)}
+    done = doveadm("flush", "10.0.0.1", options=["-v"])
+    assert done.returncode == 75
+    assert done.stdout == ""
+    assert done.stderr == (
+        "Info: 10.0.0.1: flushed\n"
+        "Info: 10.0.0.1: 490 users moved in 4.900 secs (100/s)\n"
+        "Warning: 10.0.0.1: 10 users weren't moved "
+        "(the director's log says why)\n")
+    done = doveadm("flush", "all", options=["-f", "json"])
+    assert done.returncode == 75
+    assert json.loads(done.stdout) == [
+        # 500 are left, half of them to be moved, and 100 wait: 350 at 100/s
+        {"mail server ip": "all", "users": "1000", "moved": "150",
+         "waiting": "100", "failed": "0", "rate": "100", "time-left": "4",
+         "secs": "1.500"},
+        {"mail server ip": "all", "users": "1000", "moved": "490",
+         "waiting": "0", "failed": "10", "rate": "100", "time-left": "0",
+         "secs": "4.900"}]
+
+
+def test_flush_ends_early(doveadm):
+    """It says how far it got."""
+    fake = doveadm.fake(default=True)
+    line = progress("PROGRESS", 1000, 500, 150, 100, 0, 1500)
+    how_far = ("150 users were moved, the moves of 100 go on, the others stay "
+               "where they are")
+    fake.replies = {"HOST-RESET-USERS": line +
+                    progress("PROGRESS", 1000, 500, 150, 100, 0, 60000) +
+                    progress("PROGRESS", 1000, 500, 150, 100, 0, 61500)}
+    done = doveadm("flush", "10.0.0.1")
+    assert (done.returncode, done.stderr) == (75, (
+        "Warning: 10.0.0.1: nothing has changed for 60 secs, giving up: " +
+        how_far + " (the director's log says why)\n"))
+
+    def hang_up(sock, _line):
+        sock.sendall(line.encode())
+        fake_admin.hang_up(sock)
+    fake.replies = {"HOST-RESET-USERS": hang_up}
+    done = doveadm("flush", "10.0.0.1")
+    assert done.returncode == 75
+    assert "unexpectedly disconnected" in done.stderr
+    assert "Warning: 10.0.0.1: " + how_far in done.stderr
+    # nonsense is a reply that isn't OK
+    for bad in ["PROGRESS", "PROGRESS\t1\t2\t3\t4\t5\tx",
+                "PROGRESS\t-1\t2\t3\t4\t5\t6"]:
+        fake.replies = {"HOST-RESET-USERS": bad + "\n"}
+        done = doveadm("flush", "10.0.0.1")
+        assert done.returncode == 75
+        assert done.stderr.startswith("Warning: 10.0.0.1: PROGRESS")
 
 
 @pytest.mark.parametrize("replies,code", [
