@@ -13,6 +13,7 @@
 #include "admin-connection.h"
 #include "auth-relay.h"
 #include "director-settings.h"
+#include "flush-hook.h"
 #include "journal.h"
 #include "login-registry.h"
 #include "ring-connection.h"
@@ -137,7 +138,15 @@ daemon_kick(void *context ATTR_UNUSED, struct session_plugin *plugin,
 	login_registry_kick(plugin, hash, except);
 }
 
+static bool
+daemon_flush_hook(void *context ATTR_UNUSED,
+		  const struct director_flush_hook *hook)
+{
+	return flush_hook_run(hook);
+}
+
 static const struct director_vfuncs daemon_vfuncs = {
+	.flush_hook = daemon_flush_hook,
 	.kick = daemon_kick,
 	.record = daemon_record,
 	.log = daemon_log,

@@ -6,6 +6,7 @@
 #include "settings-parser.h"
 #include "service-settings.h"
 #include "core/username-hash.h"
+#include "flush-hook.h"
 #include "server-list.h"
 #include "director-settings.h"
 
@@ -116,6 +117,11 @@ director_settings_check(void *_set, pool_t pool ATTR_UNUSED,
 		return FALSE;
 	}
 	username_hash_deinit(&hash);
+	if (flush_hook_check(set->director_flush_socket, &error) < 0) {
+		*error_r = t_strdup_printf("director_flush_socket = %s: %s",
+					   set->director_flush_socket, error);
+		return FALSE;
+	}
 
 	for (entry = settings_boollist_get(&set->director_servers);
 	     *entry != NULL; entry++) {

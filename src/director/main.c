@@ -12,6 +12,7 @@
 #include "auth-relay.h"
 #include "director-daemon.h"
 #include "director-settings.h"
+#include "flush-hook.h"
 #include "listener.h"
 #include "login-registry.h"
 #include "proxy-notify.h"
@@ -105,6 +106,7 @@ static void director_stop(void)
 	admin_connections_deinit();
 	proxy_notify_deinit();
 	login_registry_deinit();
+	flush_hooks_deinit();
 	director_daemon_deinit();
 	ring_connections_deinit();
 }
@@ -179,6 +181,7 @@ int main(int argc, char *argv[])
 
 	event = event_create(master_service_get_event(master_service));
 	ring_connections_init(director_set);
+	flush_hooks_init(director_set, event);
 	director_daemon_init(director_set, event, dir_fd);
 	auth_relays_init(base_dir);
 	admin_connections_init();

@@ -120,6 +120,13 @@ static void test_accepted(void **state ATTR_UNUSED)
 		{ "director_output_buffer_size", "256 k" },
 		{ "director_output_buffer_size", "1 M" },
 		{ "director_username_hash", "%{user | domain}" },
+		{ "director_flush_socket", "" },
+		{ "director_flush_socket", "/run/flush" },
+		{ "director_flush_socket", "exec:/bin/x" },
+		{ "director_flush_socket", "unix:flush" },
+		{ "director_flush_socket", "tcp:%i:9000" },
+		{ "director_flush_socket", "tcp:%{host}:9000" },
+		{ "director_flush_socket", "tcp:[%{ip}]:9000" },
 		{ "auth_master_user_separator", "*" },
 		{ "director_servers", "" }, { "director_mail_servers", "" },
 	};
@@ -138,6 +145,14 @@ static void test_refused(void **state ATTR_UNUSED)
 	static const struct {
 		const char *name, *value, *error;
 	} tests[] = {
+		{ "director_flush_socket", "flush", "director_flush_socket = "
+		  "flush: must be exec:/path, unix:/path, tcp:host:port or a "
+		  "path; %{ip} and %{host} are those of the user's new "
+		  "backend" },
+		{ "director_flush_socket", "exec:flush", "must be exec:/path" },
+		{ "director_flush_socket", "tcp:%{ip}", "must be exec:/path" },
+		{ "director_flush_socket", "tcp::9000", "must be exec:/path" },
+		{ "director_flush_socket", "/run/%{user}", "user" },
 		{ "director_user_expire", "9 secs", "director_user_expire = "
 		  "9 secs: must be between 10 secs and 365 days" },
 		{ "director_user_expire", "0", "director_user_expire = "
