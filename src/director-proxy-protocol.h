@@ -33,9 +33,11 @@
    that it waits for the process to announce them again.
 
    director -> plugin
-     KICK <hash> [<except ip>]      end the proxied sessions of this hash,
+     KICK <hash> [<except ip> [<reason>]]
+				    end the proxied sessions of this hash,
 				    pending and established, except those to the
-				    backend <except ip>
+				    backend <except ip> (may be empty). reason:
+				    who wants it and why, for the log
 
    Fields that the director adds to the auth reply ("OK") and that the plugin
    reads from it: */

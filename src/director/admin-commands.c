@@ -472,11 +472,12 @@ cmd_user_move(struct admin_connection *ac, const char *const *args)
 static void
 cmd_user_kick(struct admin_connection *ac, const char *const *args)
 {
+	struct director_time now = director_daemon_now();
 	unsigned int kicked;
 	const char *error;
 
-	if (director_user_kick(director_daemon.core, args[0], &kicked,
-			       &error) < 0) {
+	if (director_user_kick(director_daemon.core, args[0], ADMIN_LOG_PREFIX,
+			       &now, &kicked, &error) < 0) {
 		e_error(ac->conn.event, "%s", error);
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
 		return;

@@ -133,9 +133,9 @@ static void daemon_ring_synced(void *context ATTR_UNUSED)
 
 static void
 daemon_kick(void *context ATTR_UNUSED, struct session_plugin *plugin,
-	    uint32_t hash, const struct ip_addr *except)
+	    uint32_t hash, const struct ip_addr *except, const char *reason)
 {
-	login_registry_kick(plugin, hash, except);
+	login_registry_kick(plugin, hash, except, reason);
 }
 
 static bool

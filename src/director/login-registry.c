@@ -6,6 +6,7 @@
 #include "istream.h"
 #include "ostream.h"
 #include "str-sanitize.h"
+#include "strescape.h"
 #include "strnum.h"
 #include "master-service.h"
 #include "director-proxy-protocol.h"
@@ -246,15 +247,14 @@ static int registry_args(struct connection *conn, const char *const *args)
 }
 
 void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
-			 const struct ip_addr *except)
+			 const struct ip_addr *except, const char *reason)
 {
 	struct registry_connection *rc = plugin->connection;
-	const char *line = t_strdup_printf("KICK\t%u", hash);
 
-	if (except != NULL)
-		line = t_strconcat(line, "\t", net_ip2addr(except), NULL);
-	line = t_strconcat(line, "\n", NULL);
-	o_stream_nsend_str(rc->conn.output, line);
+	o_stream_nsend_str(rc->conn.output, t_strdup_printf(
+		"KICK\t%u\t%s\t%s\n", hash,
+		except == NULL ? "" : net_ip2addr(except),
+		str_tabescape(reason)));
 }
 
 static const struct connection_settings registry_set = {

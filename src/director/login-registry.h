@@ -18,6 +18,6 @@ void login_registry_connection_create(struct master_service_connection *conn);
 struct session_plugin;
 struct ip_addr;
 void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
-			 const struct ip_addr *except);
+			 const struct ip_addr *except, const char *reason);
 
 #endif

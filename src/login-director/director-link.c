@@ -6,11 +6,14 @@
 #include "connection.h"
 #include "hostpid.h"
 #include "str.h"
+#include "str-sanitize.h"
 #include "../director-proxy-protocol.h"
 #include "director-link.h"
 
 /* The director's lines are short. */
 #define LINK_MAX_INPUT_SIZE 4096
+/* What is longer of a reason is cut. */
+#define LINK_MAX_REASON_LEN 255
 /* Disconnect if the director doesn't read and more than this is buffered. */
 #define LINK_MAX_OUTPUT_SIZE (64*1024)
 /* UP and END wait for others this long, or until there is so much of them: each
@@ -265,20 +268,33 @@ static void link_conn_connected(struct connection *conn, bool success)
 		link_set.minor_version, my_pid, link->protocol));
 }
 
+static const char *link_kick_reason(const char *text)
+{
+	return text == NULL || *text == '\0' ? "Kicked by director" :
+		t_strconcat("Kicked by director: ",
+			    str_sanitize(text, LINK_MAX_REASON_LEN), NULL);
+}
+
 static int
 link_cmd_kick(struct director_link *link, const char *const *args)
 {
+	const struct ip_addr *except = NULL;
 	struct director_session *session;
 	struct ip_addr except_ip;
+	const char *reason;
 	uint32_t hash;
 
-	if (args[0] == NULL || str_to_uint32(args[0], &hash) < 0 || hash == 0 ||
-	    (args[1] != NULL && net_addr2ip(args[1], &except_ip) < 0))
+	if (args[0] == NULL || str_to_uint32(args[0], &hash) < 0 || hash == 0)
 		return -1;
-
+	if (args[1] != NULL && args[1][0] != '\0') {
+		if (net_addr2ip(args[1], &except_ip) < 0)
+			return -1;
+		except = &except_ip;
+	}
+	reason = link_kick_reason(args[1] == NULL ? NULL : args[2]);
 	while ((session = director_sessions_find(link->sessions, hash,
-				args[1] == NULL ? NULL : &except_ip)) != NULL)
-		link->kick(session, "Kicked by director");
+						 except)) != NULL)
+		link->kick(session, reason);
 	/* a move waits for them */
 	if (link_is_usable(link))
 		link_later_send(link);

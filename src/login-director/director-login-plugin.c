@@ -155,10 +155,30 @@ static void director_client_free(struct client *client)
 		dclient->module_ctx.super.free(client);
 }
 
+/* The same, if a director wants it: that is no error. */
+static void
+director_client_kick_pending(struct client *client, const char *reason)
+{
+	struct event *event;
+
+	event = event_create(login_proxy_get_event(client->login_proxy));
+	e_info(event, "Aborting login: %s", reason);
+	/* It has been told, and would be told as an error. */
+	event_set_min_log_level(event, LOG_TYPE_PANIC);
+	(void)login_proxy_failed(client->login_proxy, event,
+				 LOGIN_PROXY_FAILURE_TYPE_INTERNAL, reason);
+	event_unref(&event);
+}
+
 /* login_proxy_kick_user_connection() would end all of the user's sessions,
    also those to another backend. Shutting the sockets down is exact, and the
    backend's is closed for certain when this returns, whatever is buffered or
-   blocked. What remains here goes away in the next turns. */
+   blocked. What remains here goes away in the next turns.
+
+   The client isn't told why (* BYE, -ERR, 421): what goes to it is copied
+   without being understood, so we can't know if it is in the middle of a
+   literal, a mail or an answer of several lines, where our line would be taken
+   for a part of it. */
 static void director_client_shutdown(struct client *client,
 				     struct login_proxy *proxy)
 {
@@ -179,7 +199,7 @@ director_client_kick(struct director_session *session, const char *reason)
 
 	client_ref(client);
 	if (!session->up)
-		director_client_fail(client, reason);
+		director_client_kick_pending(client, reason);
 	else {
 		e_info(login_proxy_get_event(dclient->proxy),
 		       "Disconnecting: %s", reason);

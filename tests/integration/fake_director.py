@@ -157,9 +157,8 @@ class FakeDirector:
             except OSError:
                 pass
 
-    def kick(self, user, *except_ip):
-        self.tell("\t".join(["KICK", str(self.hash(user)), *except_ip])
-                  .encode() + b"\n")
+    def kick(self, user, reason="kicked by the test"):
+        self.tell(b"KICK\t%d\t\t%s\n" % (self.hash(user), reason.encode()))
 
     # What they said
 

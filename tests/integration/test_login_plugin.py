@@ -20,6 +20,9 @@ from node import patience, wait_for
 
 MODES = pytest.mark.parametrize("mode", [1, "unlimited"])
 PORTS = {"imap": 143, "pop3": 110, "managesieve": 4190, "submission": 587}
+# What clients are told who may try again
+TEMPORARY = (("imap", "UNAVAILABLE"), ("pop3", "SYS/TEMP"),
+             ("managesieve", "TRYLATER"), ("submission", "454"))
 BACKEND = "127.0.0.11"
 OTHER_BACKEND = "127.0.0.12"
 NOBODY = "127.0.0.99"
@@ -246,8 +249,7 @@ def test_late_answer(fake, backends):
 
     def change(user, fields):
         fields["director_deadline"] = now_msecs() - 1
-    for protocol, word in (("imap", "UNAVAILABLE"), ("pop3", "SYS/TEMP"),
-                           ("managesieve", "TRYLATER"), ("submission", "454")):
+    for protocol, word in TEMPORARY:
         user = protocol + "user"
         director.change = change
         with pytest.raises(clients.LoginFailed, match=word):
@@ -334,7 +336,8 @@ def test_kick_established(fake, mode):
         director.wait("other" + user, "START UP")
         director.kick(user)
         director.wait(user, "START UP END")
-        director.node.log.wait(r"proxy\(%s,.*Kicked by director" % user)
+        director.node.log.wait(
+            r"Info: proxy\(%s,.*Kicked by director: kicked by the test" % user)
         with pytest.raises((OSError, EOFError, clients.smtplib.SMTPException,
                             clients.imaplib.IMAP4.abort,
                             clients.poplib.error_proto)):
@@ -349,12 +352,13 @@ def test_kick_established(fake, mode):
 def test_kick_pending(fake, mode):
     """The backend has not answered yet. The client may try again."""
     director = fake(mode)
-    director.node.allow("Kicked by director")
-    for protocol in clients.LOGINS:
+    for protocol, word in TEMPORARY:
         director.backend = SILENT
         user = protocol + "user"
-        kick_while_pending(director, protocol, user)
+        assert word in kick_while_pending(director, protocol, user)
         director.wait(user, "START END")
+        director.node.log.wait(r"Info: proxy\(%s,.*Aborting login: Kicked by "
+                               "director: kicked by the test" % user)
         director.backend = BACKEND
         clients.visit(protocol, director.node.ip, user)
         director.wait(user, "START END", "START UP END")
@@ -379,6 +383,7 @@ def kick_while_pending(director, protocol, user):
             assert backend.recv(100) == b""
         thread.join(patience(10))
     assert len(failures) == 1
+    return failures[0]
 
 
 def test_kick_is_exact(fake):

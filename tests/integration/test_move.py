@@ -37,6 +37,10 @@ def test_move(nodes, backends):
     took = time.monotonic() - start
     assert is_over(session)
     assert 2 <= took <= 6
+    assert len(director.log.find("is kicked .1 sessions here.: moved to %s by "
+                                 "doveadm" % new)) == 1
+    assert len(director.log.find(r"Info: proxy\(jane,.*Kicked by director: "
+                                 "moved to %s by doveadm" % new)) == 1
     assert backend_of(director, "jane") == new
     assert again.noop()[0] == "OK"
     clients.close(again)
@@ -62,6 +66,8 @@ def test_kick(nodes, backends):
     assert "User jane kicked" in done.stderr
     wait_for(lambda: all(is_over(session) for session in sessions),
              "the sessions to end")
+    assert len(director.log.find(r"Info: proxy\(jane,.*Kicked by director: "
+                                 "kicked by doveadm")) == 3
     assert other.noop()[0] == "OK"
     clients.visit("imap", director.ip, "jane")
     clients.close(other)
@@ -79,5 +85,7 @@ def test_move_in_a_ring(nodes, backends):
     assert all(is_over(session) for session in sessions)
     for member in ring.members:
         assert backend_of(member, "jane") == new
-    clients.close(again)
     ring.members[0].doveadm("director", "kick", "jane")
+    wait_for(lambda: is_over(again), "the session to end")
+    ring.members[2].log.wait("Kicked by director: kicked by director " +
+                             ring.members[0].ip)

@@ -150,7 +150,8 @@ static void node_close(void *context, struct ring_peer *peer)
 }
 
 static void node_kick(void *context, struct session_plugin *plugin,
-		      uint32_t hash, const struct ip_addr *except)
+		      uint32_t hash, const struct ip_addr *except,
+		      const char *reason ATTR_UNUSED)
 {
 	struct sim_node *node = context;
 

@@ -20,6 +20,7 @@ static int fd_listen, fd_conn;
 /* Everything read from the link since the connection was accepted */
 static string_t *received;
 static unsigned int kicked;
+static char kick_reason[512];
 static unsigned int errors_logged;
 static bool timed_out;
 
@@ -33,6 +34,7 @@ static void test_kick(struct director_session *session, const char *reason)
 
 	assert_ptr_equal(client->session, session);
 	kicked++;
+	i_strocpy(kick_reason, reason, sizeof(kick_reason));
 	director_link_end(director, &client->session, reason);
 	assert_null(client->session);
 }
@@ -369,7 +371,7 @@ static void test_kick_sessions(void **state ATTR_UNUSED)
 	director_link_up(director, clients[1].session, &ip2);
 	accept_link();
 	send_text(HELLO"UNKNOWN\tx\nKICK\t9\n"
-		  "KICK\t7\t2001:db8::1\tfurther\targuments\n");
+		  "KICK\t7\t2001:db8::1\treason\tfurther\targuments\n");
 	expect("END\ta2\t");
 	expect("END\ta0\t");
 	assert_int_equal(kicked, 2);
@@ -381,6 +383,42 @@ static void test_kick_sessions(void **state ATTR_UNUSED)
 	assert_int_equal(kicked, 4);
 	assert_non_null(clients[4].session);
 	assert_int_equal(count_text("END\t"), 4);
+	assert_int_equal(errors_logged, 0);
+}
+
+static void test_kick_reason(void **state ATTR_UNUSED)
+{
+	static const struct {
+		const char *fields, *reason;
+	} tests[] = {
+		{ "", "Kicked by director" },
+		{ "\t", "Kicked by director" },
+		{ "\t\t", "Kicked by director" },
+		{ "\t192.0.2.9", "Kicked by director" },
+		{ "\t192.0.2.9\tjust so", "Kicked by director: just so" },
+		{ "\t\tkicked by\001tdoveadm\tmore",
+		  "Kicked by director: kicked by?doveadm" },
+	};
+	struct test_client client;
+	unsigned int i;
+
+	start(&client, "other", 8, &ip1, "user");
+	accept_link();
+	send_text(HELLO);
+	for (i = 0; i < N_ELEMENTS(tests); i++) {
+		const char *token = t_strdup_printf("a%u", i);
+
+		start(&client, token, 7, &ip1, "user");
+		send_text(t_strdup_printf("KICK\t7%s\n", tests[i].fields));
+		expect(t_strdup_printf("END\t%s\tKicked by director", token));
+		assert_string_equal(kick_reason, tests[i].reason);
+	}
+	start(&client, "long", 7, &ip1, "user");
+	send_text(t_strdup_printf("KICK\t7\t\t%0500d\n", 0));
+	expect("END\tlong\t");
+	assert_true(strlen(kick_reason) <=
+		    strlen("Kicked by director: ") + 255);
+	assert_int_equal(kicked, N_ELEMENTS(tests) + 1);
 	assert_int_equal(errors_logged, 0);
 }
 
@@ -619,6 +657,7 @@ int main(void)
 		TEST(test_lifecycle),
 		TEST(test_names),
 		TEST(test_kick_sessions),
+		TEST(test_kick_reason),
 		TEST(test_reconnect),
 		TEST(test_garbage),
 		TEST(test_unknown_commands),

@@ -17,8 +17,12 @@ static void test_alone(void **state ATTR_UNUSED)
 	assert_int_equal(move("jane", "10.9.9.9"), DIRECTOR_HOST_NOTFOUND);
 	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
 	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_BUSY);
-	assert_string_equal(str_c(kicks), t_strdup_printf("%u %s\n",
-		test_hash("jane"), elsewhere("jane")));
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u %s moved to %s by doveadm\n", test_hash("jane"),
+		elsewhere("jane"), elsewhere("jane")));
+	assert_non_null(strstr(str_c(test_logs), t_strdup_printf(
+		"I User hash %u is kicked (1 sessions here): moved to %s by "
+		"doveadm\n", test_hash("jane"), elsewhere("jane"))));
 	lookup = test_lookup("jane");
 	pass(5000);
 	assert_int_equal(lookup->state, 0);
@@ -53,7 +57,9 @@ static void test_pending(void **state ATTR_UNUSED)
 				       answer->lookup.hash, ip_of(answer->ip),
 				       now.clock, &now, &error);
 	assert_non_null(lease);
-	assert_true(str_len(kicks) > 0);
+	assert_non_null(strstr(str_c(kicks), t_strdup_printf(
+		" session on %s although assigned to %s\n", answer->ip,
+		target)));
 	pass(1000);
 	assert_int_equal(lookup->state, 0);
 	director_session_end(director, &lease, &now);
@@ -150,7 +156,9 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	lookup = test_lookup("jane");
 	pass(1000);
 	assert_not_said(right, "USER-KILLED");
-	assert_true(str_len(kicks) > 0);
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u %s moved to %s by director 10.0.0.1:9090\n",
+		test_hash("jane"), target, target));
 	director_session_end(director, &lease, &now);
 	pass(KICK_DELAY - 250);
 	assert_not_said(right, "USER-KILLED");
@@ -350,24 +358,27 @@ static void test_kicks(void **state ATTR_UNUSED)
 	(void)session("jane");
 	(void)session("jane");
 	forget_sent();
-	assert_int_equal(director_user_kick(director, "jane", &kicked, &error),
-			 0);
+	assert_int_equal(director_user_kick(director, "jane", "doveadm: ",
+					    &now, &kicked, &error), 0);
 	ring_end();
 	assert_int_equal(kicked, 2);
 	/* a plugin is told once */
-	assert_string_equal(str_c(kicks), t_strdup_printf("%u -\n",
-							  test_hash("jane")));
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u - kicked by doveadm\n", test_hash("jane")));
 	assert_string_equal(said_after(left, "USER-KICK"), "jane");
 	str_truncate(kicks, 0);
 	in(left, "USER-KICK|10.0.0.1|9090|5|jane");
-	assert_true(str_len(kicks) > 0);
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u - kicked by director 10.0.0.1:9090\n", test_hash("jane")));
 	str_truncate(kicks, 0);
 	in(left, "USER-KICK-HASH|10.0.0.1|9090|6|%u|%s", test_hash("jane"),
 	   hashed("jane"));
 	assert_string_equal(str_c(kicks), "");
 	in(left, "USER-KICK-HASH|10.0.0.1|9090|7|%u|%s", test_hash("jane"),
 	   elsewhere("jane"));
-	assert_true(str_len(kicks) > 0);
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u %s director 10.0.0.1:9090 says that he belongs to %s\n",
+		test_hash("jane"), elsewhere("jane"), elsewhere("jane")));
 }
 
 int main(void)

@@ -15,11 +15,11 @@ static string_t *kicks;
 
 static inline void test_kick(void *context ATTR_UNUSED,
 		      struct session_plugin *kicked_plugin, uint32_t hash,
-		      const struct ip_addr *except)
+		      const struct ip_addr *except, const char *reason)
 {
 	assert_ptr_equal(kicked_plugin, plugin);
-	str_printfa(kicks, "%u %s\n", hash,
-		    except == NULL ? "-" : net_ip2addr(except));
+	str_printfa(kicks, "%u %s %s\n", hash,
+		    except == NULL ? "-" : net_ip2addr(except), reason);
 }
 
 static inline void begin(unsigned int members)
@@ -67,8 +67,8 @@ move(const char *user, const char *ip)
 {
 	enum director_host_result result;
 
-	result = director_user_move(director, test_hash(user), ip_of(ip), "",
-				    &now);
+	result = director_user_move(director, test_hash(user), ip_of(ip),
+				    "doveadm: ", &now);
 	ring_end();
 	return result;
 }

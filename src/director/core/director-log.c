@@ -1,18 +1,22 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
-/* Warnings that come as often as others want: throttled. */
+/* Lines that come as often as others want: throttled. */
 
 #include "lib.h"
 #include "director-private.h"
 
-/* "12 more ..." */
-static const char *const log_names[DIRECTOR_LOG_COUNT] = {
-	[DIRECTOR_LOG_SESSION_ELSEWHERE] =
-		"sessions on other backends than their users'",
-	[DIRECTOR_LOG_SESSION_NOWHERE] =
-		"sessions on what isn't a backend (any more)",
-	[DIRECTOR_LOG_SESSION_REDIRECTED] =
-		"sessions were redirected by their backends",
+static const struct {
+	enum log_type type;
+	/* "12 more ..." */
+	const char *name;
+} log_kinds[DIRECTOR_LOG_COUNT] = {
+	[DIRECTOR_LOG_KICK] = { LOG_TYPE_INFO, "users are kicked" },
+	[DIRECTOR_LOG_SESSION_ELSEWHERE] = { LOG_TYPE_WARNING,
+		"sessions on other backends than their users'" },
+	[DIRECTOR_LOG_SESSION_NOWHERE] = { LOG_TYPE_WARNING,
+		"sessions on what isn't a backend (any more)" },
+	[DIRECTOR_LOG_SESSION_REDIRECTED] = { LOG_TYPE_WARNING,
+		"sessions were redirected by their backends" },
 };
 
 void director_log_throttled(struct director *director,
@@ -22,7 +26,7 @@ void director_log_throttled(struct director *director,
 	unsigned int held;
 
 	if (log_throttle(&director->log_throttles[kind], now_msecs, &held)) {
-		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strconcat(
+		DIRECTOR_LOG(director, log_kinds[kind].type, t_strconcat(
 			text, log_throttle_more(held), NULL));
 	}
 }
@@ -35,9 +39,9 @@ void director_log_run(struct director *director, uint64_t now_msecs)
 		held = log_throttle_rest(&director->log_throttles[i],
 					 now_msecs);
 		if (held > 0) {
-			DIRECTOR_LOG(director, LOG_TYPE_WARNING,
+			DIRECTOR_LOG(director, log_kinds[i].type,
 				     t_strdup_printf("%u more %s", held,
-						     log_names[i]));
+						     log_kinds[i].name));
 		}
 	}
 }
@@ -53,4 +57,17 @@ uint64_t director_log_next_deadline(const struct director *director)
 			deadline = msecs;
 	}
 	return deadline;
+}
+
+const char *director_log_who(const char *by)
+{
+	size_t len = strlen(by);
+
+	return len >= 2 && strcmp(by + len - 2, ": ") == 0 ?
+		t_strndup(by, len - 2) : by;
+}
+
+const char *director_who(const struct ring_address *address)
+{
+	return t_strconcat("director ", ring_address_str(address), NULL);
 }

@@ -6,8 +6,9 @@
 #include "user-flush.h"
 #include "user-move.h"
 
-/* Warnings that are throttled */
+/* Lines that are throttled */
 enum director_log_kind {
+	DIRECTOR_LOG_KICK,
 	DIRECTOR_LOG_SESSION_ELSEWHERE,
 	DIRECTOR_LOG_SESSION_NOWHERE,
 	DIRECTOR_LOG_SESSION_REDIRECTED,
@@ -71,7 +72,7 @@ struct director {
 
 #define DIRECTOR_LOG(director, type, text) \
 	(director)->v.log((director)->context, type, text)
-/* A warning of this kind, unless one was logged within this second. */
+/* A line of this kind, unless one was logged within this second. */
 void director_log_throttled(struct director *director,
 			    enum director_log_kind kind, const char *text,
 			    uint64_t now_msecs);
@@ -106,10 +107,16 @@ void director_host_record(const struct backend *backend,
 			  struct director_record *record_r);
 
 /* Has all login processes end the user's sessions that aren't to the backend
-   except (may be NULL). tag NULL: in every tag. Returns how many there are. */
+   except (may be NULL). tag NULL: in every tag. reason: who wants it and why,
+   for the logs. Returns how many there are. */
 unsigned int
 director_kick_sessions(struct director *director, const char *tag,
-		       uint32_t hash, const struct ip_addr *except);
+		       uint32_t hash, const struct ip_addr *except,
+		       const char *reason, const struct director_time *now);
+/* "doveadm: " -> "doveadm" */
+const char *director_log_who(const char *by);
+/* "director 10.0.0.1:9090" */
+const char *director_who(const struct ring_address *address);
 /* Has the user sessions, or may get them from answers that are out, that aren't
    to the backend except (may be NULL)? */
 bool director_has_sessions(struct director *director, const char *tag,

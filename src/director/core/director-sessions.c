@@ -55,6 +55,75 @@ void director_session_changed(const char *tag, uint32_t hash,
 	}
 }
 
+struct kick_context {
+	struct director *director;
+	/* NULL: in every tag */
+	const char *tag;
+	const struct ip_addr *except;
+	const char *reason;
+	unsigned int count;
+};
+
+static void kick_user(const struct session_user *user, void *context)
+{
+	struct kick_context *ctx = context;
+	struct director *director = ctx->director;
+	const struct session_lease *lease;
+
+	/* one of an unknown tag may be of this one */
+	if (ctx->tag != NULL && user->tag != NULL &&
+	    strcmp(user->tag, ctx->tag) != 0)
+		return;
+	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
+		if (lease->state == SESSION_LEASE_ISSUED ||
+		    (ctx->except != NULL &&
+		     net_ip_compare(&lease->backend->ip, ctx->except)))
+			continue;
+		ctx->count++;
+		if (!session_lease_is_told(lease) ||
+		    lease->plugin->kicked == director->kicks)
+			continue;
+		lease->plugin->kicked = director->kicks;
+		if (director->v.kick == NULL)
+			continue;
+		director->v.kick(director->context, lease->plugin, user->hash,
+				 ctx->except, ctx->reason);
+	}
+}
+
+static unsigned int
+kick_sessions(struct director *director, const char *tag, uint32_t hash,
+	      const struct ip_addr *except, const char *reason)
+{
+	struct kick_context ctx = {
+		.director = director,
+		.tag = tag,
+		.except = except,
+		.reason = reason,
+	};
+
+	director->kicks++;
+	session_leases_foreach_hash(director->leases, hash, kick_user, &ctx);
+	return ctx.count;
+}
+
+unsigned int
+director_kick_sessions(struct director *director, const char *tag,
+		       uint32_t hash, const struct ip_addr *except,
+		       const char *reason, const struct director_time *now)
+{
+	unsigned int count;
+
+	count = kick_sessions(director, tag, hash, except, reason);
+	if (count > 0) {
+		director_log_throttled(director, DIRECTOR_LOG_KICK,
+			t_strdup_printf("User hash %u is kicked (%u sessions "
+					"here): %s", hash, count, reason),
+			now->msecs);
+	}
+	return count;
+}
+
 /* The lease belongs to a user; make the table say so. */
 static void
 director_session_adopt(struct director *director,
@@ -85,8 +154,10 @@ director_session_adopt(struct director *director,
 					net_ip2addr(&backend->ip),
 					net_ip2addr(&current->ip)),
 			now->msecs);
-		(void)director_kick_sessions(director, backend->tag, hash,
-					     &current->ip);
+		(void)kick_sessions(director, backend->tag, hash, &current->ip,
+			t_strdup_printf("session on %s although assigned to %s",
+					net_ip2addr(&backend->ip),
+					net_ip2addr(&current->ip)));
 		user_moves_session_started(director->moves, backend->tag, hash,
 					   &backend->ip, now);
 	}
@@ -167,56 +238,6 @@ bool director_run_adopt(struct director *director,
 						 ADOPT_STEPS, adopt_user,
 						 director);
 	return director->adopting;
-}
-
-struct kick_context {
-	struct director *director;
-	/* NULL: in every tag */
-	const char *tag;
-	const struct ip_addr *except;
-	unsigned int count;
-};
-
-static void kick_user(const struct session_user *user, void *context)
-{
-	struct kick_context *ctx = context;
-	struct director *director = ctx->director;
-	const struct session_lease *lease;
-
-	/* one of an unknown tag may be of this one */
-	if (ctx->tag != NULL && user->tag != NULL &&
-	    strcmp(user->tag, ctx->tag) != 0)
-		return;
-	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
-		if (lease->state == SESSION_LEASE_ISSUED ||
-		    (ctx->except != NULL &&
-		     net_ip_compare(&lease->backend->ip, ctx->except)))
-			continue;
-		ctx->count++;
-		if (!session_lease_is_told(lease) ||
-		    lease->plugin->kicked == director->kicks)
-			continue;
-		lease->plugin->kicked = director->kicks;
-		if (director->v.kick == NULL)
-			continue;
-		director->v.kick(director->context, lease->plugin, user->hash,
-				 ctx->except);
-	}
-}
-
-unsigned int
-director_kick_sessions(struct director *director, const char *tag,
-		       uint32_t hash, const struct ip_addr *except)
-{
-	struct kick_context ctx = {
-		.director = director,
-		.tag = tag,
-		.except = except,
-	};
-
-	director->kicks++;
-	session_leases_foreach_hash(director->leases, hash, kick_user, &ctx);
-	return ctx.count;
 }
 
 static bool

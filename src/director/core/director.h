@@ -138,9 +138,11 @@ struct director_vfuncs {
 	void (*ring_synced)(void *context);
 
 	/* Tell the plugin to end its sessions of the hash, except those to that
-	   backend (may be NULL). Must not call the core. May be NULL. */
+	   backend (may be NULL). reason: for the login process' log. Must not
+	   call the core. May be NULL. */
 	void (*kick)(void *context, struct session_plugin *plugin,
-		     uint32_t hash, const struct ip_addr *except);
+		     uint32_t hash, const struct ip_addr *except,
+		     const char *reason);
 
 	/* Have what is outside get ready for the user's change of backend
 	   (director_flush_socket), and call director_flush_hook_ended().
@@ -297,6 +299,7 @@ unsigned int director_users_moving(const struct director *director);
 /* Ends the user's sessions in the whole ring. *kicked_r: how many there are
    here. Returns -1 and error_r if the name can't be hashed. */
 int director_user_kick(struct director *director, const char *username,
+		       const char *by, const struct director_time *now,
 		       unsigned int *kicked_r, const char **error_r);
 
 /* -- Flushes (assignment.md §9) -- */

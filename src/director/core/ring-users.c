@@ -132,7 +132,10 @@ user_conflict(struct ring *ring, user_idx_t idx, struct backend *backend,
 	}
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
-	(void)director_kick_sessions(director, NULL, hash, &msg.ip);
+	(void)director_kick_sessions(director, NULL, hash, &msg.ip,
+		t_strdup_printf("assigned to %s and %s, the former wins",
+				net_ip2addr(&msg.ip), net_ip2addr(wins ?
+					&current->ip : &backend->ip)), now);
 	return wins;
 }
 

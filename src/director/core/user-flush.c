@@ -191,7 +191,7 @@ static bool flush_user(user_idx_t idx, void *context)
 	if (target == backend)
 		return TRUE;
 	if (user_move_begin_for(director->moves, flush, backend, target, hash,
-				walk->now)) {
+				flush->by, walk->now)) {
 		flush->waiting++;
 		flush->slice++;
 		flush->begun_msecs = walk->now->msecs;

@@ -111,11 +111,12 @@ user_move_find(struct user_moves *moves, const char *tag, uint32_t hash);
    (tag_next). */
 struct user_move *
 user_moves_of_hash(struct user_moves *moves, uint32_t hash);
-/* Holds him and kicks his sessions. He must not be moved already. Returns NULL
-   (logged) if too many users are. */
+/* Holds him and kicks his sessions; by: who wants that, for the log. He must not
+   be moved already. Returns NULL (logged) if too many users are. */
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
-	      uint32_t hash, bool nowhere, const struct director_time *now);
+	      uint32_t hash, bool nowhere, const char *by,
+	      const struct director_time *now);
 void user_move_free(struct user_moves *moves, struct user_move *move);
 /* He may be answered again. Frees it. */
 void user_move_end(struct user_moves *moves, struct user_move *move,

@@ -397,7 +397,8 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	if (move == NULL || move->delaying) {
 		if (move != NULL)
 			user_move_free(moves, move);
-		move = user_move_new(moves, backend, msg->hash, msg->flag, now);
+		move = user_move_new(moves, backend, msg->hash, msg->flag,
+				     director_who(&msg->origin), now);
 		if (move == NULL) {
 			/* We don't pass its wave on until there is room. */
 			ring_broadcast(ring, peer->member, msg);
@@ -451,7 +452,8 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	own = ring_address_cmp(&msg->director, &ring->self->address) == 0;
 	if (move == NULL) {
 		/* We have started since. */
-		move = user_move_new(moves, backend, msg->hash, msg->flag, now);
+		move = user_move_new(moves, backend, msg->hash, msg->flag,
+				     director_who(&msg->director), now);
 		if (move == NULL)
 			return;
 		if (own) {
@@ -556,10 +558,10 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 
 void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
 			   struct ring_message *msg,
-			   const struct director_time *now ATTR_UNUSED)
+			   const struct director_time *now)
 {
 	struct director *director = ring->director;
-	const char *error;
+	const char *error, *who = director_who(&msg->origin);
 	uint32_t hash = msg->hash;
 
 	if (!ring_accept(ring, msg))
@@ -567,11 +569,15 @@ void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
 	ring_broadcast(ring, peer->member, msg);
 	switch (msg->type) {
 	case RING_USER_KICK_HASH:
-		(void)director_kick_sessions(director, NULL, hash, &msg->ip);
+		(void)director_kick_sessions(director, NULL, hash, &msg->ip,
+			t_strdup_printf("%s says that he belongs to %s", who,
+					net_ip2addr(&msg->ip)), now);
 		break;
 	case RING_USER_KICK:
-		if (director_user_hash(director, msg->text, &hash, &error) == 0)
-			(void)director_kick_sessions(director, NULL, hash, NULL);
+		if (director_user_hash(director, msg->text, &hash, &error) < 0)
+			break;
+		(void)director_kick_sessions(director, NULL, hash, NULL,
+			t_strconcat("kicked by ", who, NULL), now);
 		break;
 	default:
 		break;
@@ -579,6 +585,7 @@ void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
 }
 
 int director_user_kick(struct director *director, const char *username,
+		       const char *by, const struct director_time *now,
 		       unsigned int *kicked_r, const char **error_r)
 {
 	struct ring_message msg = {
@@ -589,7 +596,8 @@ int director_user_kick(struct director *director, const char *username,
 
 	if (director_user_hash(director, username, &hash, error_r) < 0)
 		return -1;
-	*kicked_r = director_kick_sessions(director, NULL, hash, NULL);
+	*kicked_r = director_kick_sessions(director, NULL, hash, NULL,
+		t_strconcat("kicked by ", director_log_who(by), NULL), now);
 	ring_originate(director->ring, &msg);
 	ring_broadcast(director->ring, NULL, &msg);
 	return 0;

@@ -137,6 +137,12 @@ static const struct ip_addr *move_spared(const struct user_move *move)
 	return move->nowhere ? NULL : &move->target;
 }
 
+static const char *move_reason(const struct user_move *move)
+{
+	return move->nowhere ? "flushed from all backends" :
+		t_strconcat("moved to ", net_ip2addr(&move->target), NULL);
+}
+
 static user_idx_t move_user(struct user_moves *moves,
 			    const struct user_move *move)
 {
@@ -223,7 +229,8 @@ void user_move_retarget(struct user_moves *moves, struct user_move *move,
 	move_place(moves, move, now);
 	user_move_set_deadline(moves, move, now->msecs);
 	(void)director_kick_sessions(moves->director, move->tag, move->hash,
-				     move_spared(move));
+		move_spared(move),
+		t_strconcat(move_reason(move), " instead", NULL), now);
 }
 
 /* -- Begins -- */
@@ -246,7 +253,8 @@ hold_until(struct director *director, user_idx_t idx,
 
 struct user_move *
 user_move_new(struct user_moves *moves, const struct backend *backend,
-	      uint32_t hash, bool nowhere, const struct director_time *now)
+	      uint32_t hash, bool nowhere, const char *by,
+	      const struct director_time *now)
 {
 	struct director *director = moves->director;
 	struct user_move *move;
@@ -289,7 +297,8 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 	priorityq_add(moves->queue, &move->item);
 	move_place(moves, move, now);
 	(void)director_kick_sessions(director, move->tag, hash,
-				     move_spared(move));
+		move_spared(move),
+		t_strconcat(move_reason(move), " by ", by, NULL), now);
 	return move;
 }
 
@@ -306,7 +315,8 @@ director_user_move(struct director *director, uint32_t hash,
 		return DIRECTOR_HOST_NOTFOUND;
 	if (user_move_find(moves, backend->tag, hash) != NULL)
 		return DIRECTOR_HOST_BUSY;
-	move = user_move_new(moves, backend, hash, FALSE, now);
+	move = user_move_new(moves, backend, hash, FALSE, director_log_who(by),
+			     now);
 	if (move == NULL)
 		return DIRECTOR_HOST_BUSY;
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
@@ -318,14 +328,14 @@ director_user_move(struct director *director, uint32_t hash,
 bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
 			 const struct backend *backend,
 			 const struct backend *target, uint32_t hash,
-			 const struct director_time *now)
+			 const char *by, const struct director_time *now)
 {
 	struct user_move *move;
 
 	if (user_move_find(moves, backend->tag, hash) != NULL)
 		return FALSE;
 	move = user_move_new(moves, target != NULL ? target : backend, hash,
-			     target == NULL, now);
+			     target == NULL, director_log_who(by), now);
 	if (move == NULL)
 		return FALSE;
 	move->flush = flush;
@@ -396,7 +406,8 @@ void user_moves_session_started(struct user_moves *moves, const char *tag,
 	move->done = FALSE;
 	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs);
 	(void)director_kick_sessions(moves->director, tag, hash,
-				     move_spared(move));
+		move_spared(move), t_strconcat("user is being ",
+			move_reason(move), NULL), now);
 }
 
 bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
@@ -410,7 +421,8 @@ bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 		move_place(moves, move, now);
 		return TRUE;
 	}
-	move = user_move_new(moves, backend, hash, FALSE, now);
+	move = user_move_new(moves, backend, hash, FALSE, director_who(by),
+			     now);
 	if (move == NULL)
 		return FALSE;
 	/* until its initiator tells of it */

@@ -43,7 +43,7 @@ uint64_t user_moves_next_deadline(const struct user_moves *moves);
 bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
 			 const struct backend *backend,
 			 const struct backend *target, uint32_t hash,
-			 const struct director_time *now);
+			 const char *by, const struct director_time *now);
 
 /* A director whose ring we join has handed us a user who is being moved. Returns
    FALSE if too many are. */
