@@ -127,6 +127,48 @@ director_client_proxy_failed(struct client *client,
 	client_unref(&client);
 }
 
+/* A backend may redirect a login to another one. The lease is for this one only,
+   and a director that hears of it afterwards can but end the session. Returns
+   TRUE if the login was refused. */
+static bool director_client_refuse_redirect(struct client *client)
+{
+	struct director_client *dclient = DIRECTOR_CONTEXT(client);
+	struct ip_addr ip;
+
+	if (dclient->session == NULL || dclient->session->up ||
+	    client->login_proxy == NULL)
+		return FALSE;
+	if (net_addr2ip(login_proxy_get_ip_str(client->login_proxy), &ip) < 0)
+		i_unreached();
+	if (net_ip_compare(&ip, &dclient->session->ip))
+		return FALSE;
+	director_client_fail(client, t_strdup_printf(
+		"Backend %s redirected the login, which isn't for it to decide "
+		"where there is a director",
+		net_ip2addr(&dclient->session->ip)));
+	return TRUE;
+}
+
+/* A line of the backend, before the login is done. If it redirected us, the
+   connection to the other backend has only been begun in this turn, and is given
+   up. (After a reauthentication it comes later: but nothing is sent to a backend
+   before its first line.) */
+static int
+director_client_proxy_parse_line(struct client *client, const char *line)
+{
+	struct director_client *dclient = DIRECTOR_CONTEXT(client);
+	int ret;
+
+	if (director_client_refuse_redirect(client))
+		return -1;
+	client_ref(client);
+	ret = dclient->module_ctx.super.proxy_parse_line(client, line);
+	if (director_client_refuse_redirect(client))
+		ret = -1;
+	client_unref(&client);
+	return ret;
+}
+
 static void director_client_destroy(struct client *client)
 {
 	struct director_client *dclient = DIRECTOR_CONTEXT(client);
@@ -219,6 +261,7 @@ static void director_client_allocated(struct client *client)
 	client->vlast = &dclient->module_ctx.super;
 	v->auth_result = director_client_auth_result;
 	v->proxy_failed = director_client_proxy_failed;
+	v->proxy_parse_line = director_client_proxy_parse_line;
 	v->destroy = director_client_destroy;
 	v->free = director_client_free;
 	MODULE_CONTEXT_SET(client, director_login_module, dclient);

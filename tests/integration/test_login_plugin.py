@@ -322,6 +322,70 @@ passdb static {
     client.close()
 
 
+# Backends that send logins elsewhere
+
+REFERRING = """
+passdb static {
+  fields {
+    nologin = y
+    nopassword = y
+    host = %s
+    port = %s
+  }
+}
+"""
+
+
+def test_redirect_to_another_backend(nodes, fake, backends):
+    """Where a user is, is the director's to say."""
+    nodes.backend("referring", "127.0.0.20", passdb=REFERRING.replace(
+        "    port = %s\n", "") % OTHER_BACKEND)
+    director = fake()
+    director.node.allow("Backend 127.0.0.20 redirected the login")
+    director.backend = "127.0.0.20"
+    for protocol, word in TEMPORARY:
+        user = protocol + "user"
+        with pytest.raises(clients.LoginFailed, match=word):
+            clients.LOGINS[protocol](director.node.ip, user)
+        director.wait(user, "START END")
+        director.node.log.wait(r"Error: proxy\(%s,%s.*Backend 127.0.0.20 "
+                               "redirected the login" % (user, OTHER_BACKEND))
+    assert not any(node.visits() for node in backends)
+
+
+def test_redirect_to_another_port(nodes, fake, backends):
+    """The same machine"""
+    nodes.backend("referring", "127.0.0.20", passdb=REFERRING % (
+        "127.0.0.20", 10143))
+    director = fake()
+    director.backend = "127.0.0.20"
+    with forwarder(("127.0.0.20", 10143), (BACKEND, 143)):
+        session = clients.imap(director.node.ip, "jane")
+        director.wait("jane", "START UP")
+        assert session.noop()[0] == "OK"
+        clients.close(session)
+        director.wait("jane", "START UP END")
+    assert backends[0].visits() == [("imap", "jane")]
+
+
+@contextlib.contextmanager
+def forwarder(address, target):
+    """Copies the first connection there."""
+    def serve():
+        with listener.accept()[0] as one, \
+                socket.create_connection(target) as two:
+            thread = threading.Thread(target=FakeDirector.copy,
+                                      args=(one, two))
+            thread.start()
+            FakeDirector.copy(two, one)
+            thread.join()
+    with socket.create_server(address) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join(patience(10))
+
+
 # Kicks
 
 
