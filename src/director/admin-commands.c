@@ -52,6 +52,9 @@ static void reply_host(struct admin_connection *ac,
 		admin_reply(ac, "host is already being updated - "
 			    "try again later");
 		break;
+	case DIRECTOR_HOST_UNSAFE:
+		/* only of moves */
+		i_unreached();
 	}
 }
 
@@ -461,6 +464,11 @@ cmd_user_move(struct admin_connection *ac, const char *const *args)
 		break;
 	case DIRECTOR_HOST_NOTFOUND:
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
+		break;
+	case DIRECTOR_HOST_UNSAFE:
+		admin_reply(ac, t_strconcat(
+			"user can't be moved safely: ",
+			director_unsafe_reason(director_daemon.core), NULL));
 		break;
 	default:
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);

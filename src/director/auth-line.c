@@ -205,3 +205,17 @@ int auth_line_parse_request(const char *line, size_t size, uint32_t *id_r,
 	}
 	return 0;
 }
+
+const char *auth_line_parse_protocol(const char *line, size_t size)
+{
+	const char *end = line + size, *p, *next, *value;
+
+	for (p = memchr(line, '\t', size); p != NULL; p = next) {
+		p++;
+		next = memchr(p, '\t', end - p);
+		size = (next == NULL ? end : next) - p;
+		if (FIELD_IS(p, size, "protocol", &value) && value != NULL)
+			return field_value(value, p + size);
+	}
+	return NULL;
+}

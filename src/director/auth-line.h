@@ -46,6 +46,9 @@ void auth_line_append_local(string_t *dest, const char *line, size_t size);
 int auth_line_parse_request(const char *line, size_t size, uint32_t *id_r,
 			    struct ip_addr *lip_r, in_port_t *lport_r);
 
+/* The protocol that the AUTH line names, on the data stack; NULL if none */
+const char *auth_line_parse_protocol(const char *line, size_t size);
+
 /* The number behind the command word, as in "CANCEL <id>". Returns 0 or -1. */
 int auth_line_parse_id(const char *args, size_t size, uint32_t *id_r);
 

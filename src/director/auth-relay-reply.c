@@ -164,10 +164,28 @@ static void relay_cpid(struct auth_relay *relay, const char *args, size_t size)
 }
 
 static void
+relay_protocol(struct auth_relay *relay, const char *args, size_t size)
+{
+	const char *protocol;
+
+	T_BEGIN {
+		protocol = auth_line_parse_protocol(args, size);
+		if (protocol != NULL) {
+			login_process_set_protocol(
+				director_leases(director_daemon.core),
+				relay->process, protocol);
+		}
+	} T_END;
+}
+
+static void
 relay_request(struct auth_relay *relay, const char *line, size_t size)
 {
-	if (line_begins(line, size, "AUTH\t"))
+	if (line_begins(line, size, "AUTH\t")) {
 		relay_request_add(relay, line + 5, size - 5);
+		if (relay->process != NULL && relay->process->protocol == NULL)
+			relay_protocol(relay, line + 5, size - 5);
+	}
 	else if (line_begins(line, size, "CANCEL\t"))
 		relay_cancel(relay, line + 7, size - 7);
 	else if (line_begins(line, size, "CPID\t"))

@@ -88,6 +88,7 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 		return -1;
 	}
 	process = login_process_ref(leases, pid);
+	login_process_set_protocol(leases, process, args[1]);
 	rc->plugin = session_plugin_init(leases, process);
 	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);

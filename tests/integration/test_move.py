@@ -2,6 +2,7 @@
 """Users are moved and kicked: with real clients, who are on one backend at a
 time"""
 
+import re
 import time
 
 import clients
@@ -89,3 +90,33 @@ def test_move_in_a_ring(nodes, backends):
     wait_for(lambda: is_over(again), "the session to end")
     ring.members[2].log.wait("Kicked by director: kicked by director " +
                              ring.members[0].ip)
+
+
+WITHOUT_PLUGIN = """
+login_plugins {
+  director_login = no
+}
+"""
+
+
+def test_login_process_without_plugin(nodes, backends):
+    """What nobody sees nobody can end: moves fail, and say why."""
+    director = nodes.director(BACKENDS, config=WITHOUT_PLUGIN)
+    reason = (r"ogin process \d+ \(imap\) doesn't tell of its sessions.* \(set "
+              r"login_plugins { director_login = yes } for its protocol\)")
+    director.allow(reason)
+    session = clients.imap(director.ip, "jane")
+    # one answer that isn't acted on proves nothing
+    wait_for(lambda: director.log.find(reason) or
+             clients.visit("imap", director.ip, "john"), "the error", 30)
+    old = backend_of(director, "jane")
+    done = director.doveadm("director", "move", "jane", other_backend(old),
+                            check=False)
+    assert done.returncode == 75
+    assert re.search("Error: failed: user can't be moved safely: l" + reason,
+                     done.stderr)
+    assert session.noop()[0] == "OK"
+    # others aren't concerned
+    director.doveadm("director", "move", "nobody", other_backend(
+        backend_of(director, "nobody")))
+    clients.close(session)

@@ -458,7 +458,35 @@ static void check_random(const char *data, size_t size)
 	/* these only mustn't read too far */
 	(void)auth_line_parse_request(at_edge(data, size), size, &id, &lip,
 				      &lport);
+	(void)auth_line_parse_protocol(at_edge(data, size), size);
 	auth_line_append_local(t_str_new(128), at_edge(data, size), size);
+}
+
+static void test_protocol(void **state ATTR_UNUSED)
+{
+	static const struct {
+		const char *line, *protocol;
+	} tests[] = {
+		{ "1\tPLAIN\tprotocol=imap\tsecured", "imap" },
+		{ "1\tPLAIN\tsecured\tprotocol=pop3", "pop3" },
+		{ "1\tPLAIN\tprotocol=a\001tb\tlip=1.2.3.4", "a\tb" },
+		{ "1\tPLAIN\tprotocol=", "" },
+		{ "1\tPLAIN\tprotocol", NULL },
+		{ "1\tPLAIN\tprotocols=imap", NULL },
+		{ "protocol=imap", NULL },
+		{ "1", NULL },
+		{ "", NULL },
+	};
+
+	for (unsigned int i = 0; i < N_ELEMENTS(tests); i++) {
+		const char *protocol;
+		size_t size = strlen(tests[i].line);
+
+		protocol = auth_line_parse_protocol(
+			at_edge(tests[i].line, size), size);
+		if (null_strcmp(protocol, tests[i].protocol) != 0)
+			fail_msg("%s: %s", tests[i].line, protocol);
+	}
 }
 
 static void test_random(void **state ATTR_UNUSED)
@@ -466,7 +494,7 @@ static void test_random(void **state ATTR_UNUSED)
 	static const char *const words[] = {
 		"\t", "\t", "\t", "\t", "=", "=", "user", "destuser", "proxy",
 		"host", "director_tag", "director_proxy_maybe", "lip", "lport",
-		"port", "x", "\001t", "\001n", "10.0.0.1", "143", "l", "d",
+		"port", "protocol", "x", "\001t", "\001n", "10.0.0.1", "143", "l", "d",
 	};
 	uint64_t seed = 1;
 	string_t *str = t_str_new(256);
@@ -495,6 +523,7 @@ int main(void)
 		test_case(test_is_self),
 		test_case(test_append_local),
 		test_case(test_request),
+		test_case(test_protocol),
 		test_case(test_random),
 	};
 

@@ -161,6 +161,109 @@ static void test_many_leases(void **state ATTR_UNUSED)
 	session_plugin_lost(leases, &plugin, now.msecs);
 }
 
+static enum director_host_result move(const char *username)
+{
+	uint32_t hash = test_hash(username);
+	const char *from = hashed(username);
+
+	return director_user_move(director, hash, ip_of(
+		strcmp(from, "10.0.0.1") == 0 ? "10.0.0.2" : "10.0.0.1"),
+		"", &now);
+}
+
+/* design.md, rule 7 */
+static void test_move(void **state ATTR_UNUSED)
+{
+	struct login_process *other =
+		login_process_ref(director_leases(director), PID + 1);
+	struct session_plugin *plugin;
+	struct director_lookup *lookup;
+	struct user_flush_status status;
+	struct user_flush *flush;
+	const char *error;
+
+	login_process_set_protocol(director_leases(director), process, "imap");
+	test_configure("10.0.0.1 10.0.0.2");
+	(void)login("first");
+	test_pass(7000);
+	(void)login("jane");
+	(void)login("jim");
+	test_pass(7000);
+	test_assert_logged("E Login process 4711 (imap) doesn't tell of its "
+		"sessions: users can't be moved or kicked safely (set "
+		"login_plugins { director_login = yes } for its protocol)");
+	/* with a lease or without */
+	assert_true(login("with")->leased);
+	assert_false(login("without")->leased);
+	assert_int_equal(move("first"), DIRECTOR_HOST_UNSAFE);
+	assert_int_equal(move("jane"), DIRECTOR_HOST_UNSAFE);
+	assert_int_equal(move("jim"), DIRECTOR_HOST_UNSAFE);
+	assert_int_equal(move("with"), DIRECTOR_HOST_UNSAFE);
+	assert_int_equal(move("without"), DIRECTOR_HOST_UNSAFE);
+	assert_int_equal(director_users_moving(director), 0);
+	assert_string_equal(director_unsafe_reason(director),
+		"login process 4711 (imap) doesn't tell of its sessions (set "
+		"login_plugins { director_login = yes } for its protocol)");
+	/* to where he is, it can do no harm */
+	assert_int_equal(director_user_move(director, test_hash("jane"),
+					    ip_of(hashed("jane")), "", &now),
+			 DIRECTOR_HOST_OK);
+	/* A flush leaves them where they are, and says so. */
+	assert_int_equal(director_host_set(director, ip_of(hashed("jane")),
+					   NULL, 0, FALSE, "", &now),
+			 DIRECTOR_HOST_OK);
+	str_truncate(test_logs, 0);
+	flush = director_flush_users(director, NULL, 0, "", NULL, NULL, &now);
+	test_pass(1000);
+	director_flush_status(flush, &status, &now);
+	assert_true(status.ended);
+	assert_int_equal(status.moved, 0);
+	assert_true(status.failed > 0);
+	test_assert_logged(t_strdup_printf(
+		"E %u users weren't moved, since they may have sessions that "
+		"nobody can see: %s", status.failed,
+		director_unsafe_reason(director)));
+	director_flush_unref(&flush, FALSE);
+	/* Others can be moved: who is told of, and who isn't there. */
+	plugin = session_plugin_init(director_leases(director), other);
+	lookup = &test_lookup_for(other, "joe", "")->lookup;
+	assert_non_null(director_session_start(director, plugin, &lookup->token,
+					       lookup->hash,
+					       &lookup->backend->ip, now.clock,
+					       &now, &error));
+	assert_int_equal(move("joe"), DIRECTOR_HOST_OK);
+	assert_int_equal(move("nobody"), DIRECTOR_HOST_OK);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &other);
+}
+
+/* A session that nobody tells of may live as long as it is refreshed. */
+static void test_move_later(void **state ATTR_UNUSED)
+{
+	struct session_plugin *plugin;
+	unsigned int i;
+
+	test_configure("10.0.0.1 10.0.0.2");
+	(void)login("jane");
+	test_pass(7000);
+	(void)login("jim");
+	test_pass(7000);
+	plugin = session_plugin_init(director_leases(director), process);
+	for (i = 0; i < 5; i++) {
+		test_pass(TEST_EXPIRE * 1000 / 2);
+		director_refresh(director, "jane", &now);
+		(void)login("jim");
+		assert_int_equal(move("jane"), DIRECTOR_HOST_UNSAFE);
+	}
+	/* and then it is gone for certain */
+	for (i = 0; i < 4; i++) {
+		test_pass(TEST_EXPIRE * 1000 / 3);
+		(void)login("jim");
+	}
+	assert_int_equal(move("jim"), DIRECTOR_HOST_OK);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+}
+
 int main(void)
 {
 #define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
@@ -169,6 +272,8 @@ int main(void)
 		test(test_no_plugin_log),
 		test(test_plugin_not_missing),
 		test(test_many_leases),
+		test(test_move),
+		test(test_move_later),
 	};
 
 	return run_test_cases(tests);

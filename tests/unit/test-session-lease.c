@@ -35,11 +35,33 @@ lease_changed(const char *_tag, uint32_t hash, bool leased, void *context)
 	changed.count++;
 }
 
+static char untold[256];
+
+static void lease_untold(const struct session_lease *lease, void *context)
+{
+	size_t len = strlen(untold);
+
+	assert_ptr_equal(context, &changed);
+	assert_int_equal(lease->state, SESSION_LEASE_ISSUED);
+	i_snprintf(untold + len, sizeof(untold) - len, "%u%s ",
+		   lease->user->hash, lease->process->plugin_missing ?
+		   "!" : "");
+}
+
+/* Leases that were forgotten, by user; "!": its process has no plugin */
+static void assert_untold(const char *text)
+{
+	assert_string_equal(untold, text);
+	untold[0] = '\0';
+}
+
 static int setup(void **state)
 {
 	now = 5000000;
 	i_zero(&changed);
+	untold[0] = '\0';
 	leases = session_leases_init(INSTANCE, 77, lease_changed, &changed);
+	session_leases_set_untold_callback(leases, lease_untold);
 	process1 = login_process_ref(leases, PID1);
 	process2 = login_process_ref(leases, PID2);
 	return test_frame_setup(state);
@@ -98,18 +120,10 @@ start(unsigned int plugin_idx, const char *lease_tag, uint32_t hash)
 	return lease;
 }
 
-static bool expire(unsigned int max, const struct login_process **missing_r)
-{
-	return session_leases_expire(leases, now, max, missing_r);
-}
-
-/* Nothing is missed, nothing remains. */
+/* Nothing remains. */
 static void expire_all(void)
 {
-	const struct login_process *missing;
-
-	assert_false(expire(UINT_MAX, &missing));
-	assert_null(missing);
+	assert_false(session_leases_expire(leases, now, UINT_MAX));
 }
 
 static unsigned int sessions(const char *ip)
@@ -255,7 +269,6 @@ static void test_users_sessions(void **state ATTR_UNUSED)
 static void test_forgotten(void **state ATTR_UNUSED)
 {
 	struct session_lease *lease;
-	const struct login_process *missing;
 
 	process1->plugin_seen = TRUE;
 	(void)issue(process1, tag, 1);
@@ -290,10 +303,11 @@ static void test_forgotten(void **state ATTR_UNUSED)
 	for (unsigned int i = 0; i < 10; i++)
 		(void)issue(process1, tag, i);
 	now += FORGET_MSECS;
-	assert_true(expire(4, &missing));
+	assert_true(session_leases_expire(leases, now, 4));
 	assert_int_equal(session_leases_total(leases), 6);
-	assert_true(expire(4, &missing));
-	assert_false(expire(4, &missing));
+	assert_true(session_leases_expire(leases, now, 4));
+	assert_false(session_leases_expire(leases, now, 4));
+	assert_string_equal(untold, "");
 	assert_int_equal(session_leases_total(leases), 0);
 }
 
@@ -436,12 +450,12 @@ static void drop_answers(struct login_process *process)
 static void test_missing_plugin(void **state ATTR_UNUSED)
 {
 	struct login_process *alone = login_process_ref(leases, 1003);
-	const struct login_process *missing;
 
 	process2->plugin_seen = TRUE;
 	drop_answers(process1);
 	drop_answers(process2);
 	drop_answers(alone);
+	assert_untold("0 1 2 0 1 2 ");
 	(void)issue(process1, tag, 1);
 	(void)issue(process2, tag, 2);
 	/* a process that is gone already */
@@ -451,45 +465,86 @@ static void test_missing_plugin(void **state ATTR_UNUSED)
 	(void)issue(process1, tag, 5);
 
 	now += FORGET_MSECS - 1;
-	assert_true(expire(1, &missing));
-	assert_ptr_equal(missing, process1);
+	assert_true(session_leases_expire(leases, now, 1));
+	assert_untold("1! ");
 	assert_true(process1->plugin_missing);
-	assert_true(expire(2, &missing));
-	assert_null(missing);
-	assert_false(expire(3, &missing));
-	assert_null(missing);
+	assert_false(session_leases_expire(leases, now, 3));
+	assert_untold("3! ");
 	assert_false(process2->plugin_missing);
-	/* told once */
 	now++;
 	expire_all();
+	assert_untold("5! ");
 	assert_int_equal(session_leases_total(leases), 0);
+	/* and never if it was started */
+	session_lease_start(leases, issue(process1, tag, 6), plugin(0));
+	session_plugin_lost(leases, &plugins[0], now);
+	now += FORGET_MSECS;
+	expire_all();
+	assert_untold("");
 }
 
-/* The process that is told must not be freed by its last lease in the same
-   call. */
-static void test_missing_plugin_freed(void **state ATTR_UNUSED)
+/* One login for each process: they show it together. */
+static void test_missing_plugin_protocol(void **state ATTR_UNUSED)
 {
-	struct login_process *alone = login_process_ref(leases, 1003);
-	const struct login_process *missing;
+	struct login_process *processes[6];
+	unsigned int i;
 
-	drop_answers(alone);
-	(void)issue(alone, tag, 1);
-	(void)issue(alone, tag, 2);
-	login_process_unref(leases, &alone);
+	for (i = 0; i < N_ELEMENTS(processes); i++) {
+		processes[i] = login_process_ref(leases, 2000 + i);
+		login_process_set_protocol(leases, processes[i], i == 2 ?
+					   "pop3" : "imap");
+		login_process_set_protocol(leases, processes[i], "other");
+	}
+	assert_string_equal(processes[0]->protocol->name, "imap");
+	assert_ptr_equal(processes[0]->protocol, processes[1]->protocol);
+	/* at once: they may have been stopped all together */
+	for (i = 0; i < 2; i++)
+		(void)issue(processes[i], tag, i);
 	now += FORGET_MSECS;
-	assert_false(expire(100, &missing));
-	assert_null(missing);
+	expire_all();
+	assert_untold("0 1 ");
+	/* another protocol is another thing */
+	(void)issue(processes[2], tag, 2);
+	now += FORGET_MSECS;
+	expire_all();
+	assert_untold("2 ");
+	(void)issue(processes[3], tag, 3);
+	now += FORGET_MSECS;
+	expire_all();
+	assert_untold("3! ");
+	/* It is there after all. */
+	(void)issue(processes[4], tag, 4);
+	login_process_set_protocol(leases, process1, "imap");
+	session_lease_start(leases, issue(process1, tag, 9), plugin(0));
+	now += FORGET_MSECS;
+	expire_all();
+	assert_untold("4 ");
+	(void)issue(processes[5], tag, 5);
+	now += FORGET_MSECS;
+	expire_all();
+	assert_untold("5! ");
+	for (i = 0; i < N_ELEMENTS(processes); i++)
+		login_process_unref(leases, &processes[i]);
+}
 
-	/* and one that stays is told though another one went after it */
-	drop_answers(process1);
-	alone = login_process_ref(leases, 1003);
-	drop_answers(alone);
-	(void)issue(process1, tag, 1);
-	(void)issue(alone, tag, 1);
-	login_process_unref(leases, &alone);
-	now += FORGET_MSECS;
-	assert_false(expire(100, &missing));
-	assert_ptr_equal(missing, process1);
+/* Names come from outside. */
+static void test_protocols(void **state ATTR_UNUSED)
+{
+	struct login_process *process;
+	unsigned int i, named = 0;
+
+	for (i = 0; i < 100; i++) {
+		process = login_process_ref(leases, 2000 + i);
+		login_process_set_protocol(leases, process, t_strdup_printf(
+			"%u-and-more-than-fits", i));
+		if (process->protocol != NULL) {
+			assert_int_equal(strlen(process->protocol->name),
+					 SESSION_PROTOCOL_MAX_LEN);
+			named++;
+		}
+		login_process_unref(leases, &process);
+	}
+	assert_int_equal(named, SESSION_PROTOCOLS_MAX);
 }
 
 static void test_redirect(void **state ATTR_UNUSED)
@@ -570,7 +625,8 @@ int main(void)
 		test(test_announced),
 		test(test_announced_late),
 		test(test_missing_plugin),
-		test(test_missing_plugin_freed),
+		test(test_missing_plugin_protocol),
+		test(test_protocols),
 		test(test_redirect),
 		test(test_set_tag),
 	};

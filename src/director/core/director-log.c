@@ -17,6 +17,8 @@ static const struct {
 		"sessions on what isn't a backend (any more)" },
 	[DIRECTOR_LOG_SESSION_REDIRECTED] = { LOG_TYPE_WARNING,
 		"sessions were redirected by their backends" },
+	[DIRECTOR_LOG_UNSAFE_MOVE] = { LOG_TYPE_ERROR,
+		"users are moved who may have sessions that nobody can see" },
 };
 
 void director_log_throttled(struct director *director,

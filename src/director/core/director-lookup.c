@@ -248,6 +248,9 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 		user_table_set_flags(users, idx, USER_FLAG_UNSEEN, 0);
 	lookup->backend = backend;
 	director_issue_lease(director, lookup, tag, now);
+	if (lookup->process != NULL &&
+	    (!lookup->leased || lookup->process->plugin_missing))
+		director_untold_answer(director, idx, lookup->process, now);
 	return NULL;
 }
 

@@ -12,6 +12,7 @@ enum director_log_kind {
 	DIRECTOR_LOG_SESSION_ELSEWHERE,
 	DIRECTOR_LOG_SESSION_NOWHERE,
 	DIRECTOR_LOG_SESSION_REDIRECTED,
+	DIRECTOR_LOG_UNSAFE_MOVE,
 
 	DIRECTOR_LOG_COUNT
 };
@@ -59,8 +60,13 @@ struct director {
 	bool adopting;
 	unsigned int adopt_pos;
 
-	/* Logged already that login processes without plugin are there */
-	uint64_t plugin_missing_logged_msecs;
+	/* Login processes without plugin: the last one that is known (its
+	   protocol is NULL if that isn't); until when the users' flags count;
+	   when it was logged */
+	pid_t untold_pid;
+	const char *untold_protocol;
+	uint64_t untold_until_msecs;
+	uint64_t untold_logged_msecs;
 	/* When lookups that wait for weak users are tried again; 0 = none
 	   does */
 	uint64_t weak_retry_msecs;
@@ -88,6 +94,25 @@ void director_session_changed(const char *tag, uint32_t hash, bool leased,
 bool director_run_sessions(struct director *director,
 			   const struct director_time *now,
 			   unsigned int max_steps);
+
+/* -- director-untold.c -- */
+
+/* An answer went to a login process that has no plugin. */
+void director_untold_answer(struct director *director, user_idx_t idx,
+			    const struct login_process *process,
+			    const struct director_time *now);
+/* Callback of the leases */
+void director_session_untold(const struct session_lease *lease, void *context);
+/* The user is used. by_session: by one that is alive */
+void director_untold_used(struct director *director, user_idx_t idx,
+			  bool by_session, const struct director_time *now);
+/* May he have sessions that no login process tells of? Then he can't be moved
+   safely: director_unsafe_reason(). */
+bool director_user_is_untold(struct director *director, user_idx_t idx,
+			     const struct director_time *now);
+/* He is moved nevertheless: logs that. */
+void director_untold_move(struct director *director, user_idx_t idx,
+			  const struct director_time *now);
 
 /* Returns FALSE if hashing puts the user where he is. */
 bool director_user_record(struct director *director, user_idx_t idx,

@@ -5,9 +5,6 @@
 #include "lib.h"
 #include "ring-private.h"
 
-/* At most one line a minute about logins without plugin */
-#define PLUGIN_MISSING_LOG_MSECS (60*1000)
-
 /* Places of the table of sessions looked at in a slice */
 #define ADOPT_STEPS 4096
 
@@ -357,22 +354,6 @@ bool director_run_sessions(struct director *director,
 			   const struct director_time *now,
 			   unsigned int max_steps)
 {
-	const struct login_process *missing;
-	bool more;
-
 	director->session_now = *now;
-	more = session_leases_expire(director->leases, now->msecs,
-				     max_steps, &missing);
-	if (missing != NULL &&
-	    (director->plugin_missing_logged_msecs == 0 ||
-	     now->msecs - director->plugin_missing_logged_msecs >=
-	     PLUGIN_MISSING_LOG_MSECS)) {
-		director->plugin_missing_logged_msecs = now->msecs;
-		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
-			"Login process %ld doesn't tell of its sessions: users "
-			"can't be moved or kicked safely "
-			"(set login_plugins { director_login = yes } for its "
-			"protocol)", (long)missing->pid));
-	}
-	return more;
+	return session_leases_expire(director->leases, now->msecs, max_steps);
 }

@@ -61,6 +61,8 @@ director_init(const struct director_core_settings *set,
 	director->leases = session_leases_init(set->instance, set->hash_key,
 					       director_session_changed,
 					       director);
+	session_leases_set_untold_callback(director->leases,
+					   director_session_untold);
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
 	director->moves = user_moves_init(director);
@@ -165,6 +167,7 @@ static void refresh_user(user_idx_t idx, void *context)
 	struct refresh_context *ctx = context;
 
 	director_user_used(ctx->director, idx, ctx->now);
+	director_untold_used(ctx->director, idx, TRUE, ctx->now);
 }
 
 void director_refresh(struct director *director, const char *username,

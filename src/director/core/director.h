@@ -248,6 +248,8 @@ enum director_host_result {
 	DIRECTOR_HOST_TAG_CHANGED,
 	/* too many dead slots at the moment */
 	DIRECTOR_HOST_BUSY,
+	/* director_unsafe_reason() */
+	DIRECTOR_HOST_UNSAFE,
 };
 
 /* Adds the backend, or changes the vhosts of the one that is there (vhosts
@@ -285,12 +287,15 @@ struct backends *director_initial_backends(struct director *director);
 /* -- Moves and kicks (assignment.md §6, §7) -- */
 
 /* Moves the user, in the tag of the backend, to it: NOTFOUND if there is none,
-   BUSY if he is being moved. The whole ring is told; lookups of him wait until
+   BUSY if he is being moved, UNSAFE if he may have sessions that no login process
+   tells of. The whole ring is told; lookups of him wait until
    his sessions are gone everywhere. */
 enum director_host_result
 director_user_move(struct director *director, uint32_t hash,
 		   const struct ip_addr *ip, const char *by,
 		   const struct director_time *now);
+/* Names the login process and what to do; on the data stack */
+const char *director_unsafe_reason(const struct director *director);
 /* The hook for this user has done its work, or failed. */
 void director_flush_hook_ended(struct director *director, uint32_t hash,
 			       unsigned int id, const struct director_time *now);

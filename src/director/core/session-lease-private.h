@@ -25,7 +25,10 @@ enum session_table {
 struct session_leases {
 	uint64_t instance, last_seq;
 	session_lease_changed_callback_t *changed;
+	void (*untold)(const struct session_lease *lease, void *context);
 	void *context;
+	struct session_protocol protocols[SESSION_PROTOCOLS_MAX];
+	unsigned int protocols_count;
 
 	/* What is looked for comes from outside: keyed, so that nobody can
 	   make the chains long. */

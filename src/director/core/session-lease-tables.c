@@ -91,6 +91,30 @@ void login_process_unref(struct session_leases *leases,
 	i_free(process);
 }
 
+void login_process_set_protocol(struct session_leases *leases,
+				struct login_process *process,
+				const char *protocol)
+{
+	char name[SESSION_PROTOCOL_MAX_LEN + 1];
+	unsigned int i;
+
+	if (process->protocol != NULL)
+		return;
+	i_strocpy(name, t_strndup(protocol, SESSION_PROTOCOL_MAX_LEN),
+		  sizeof(name));
+	for (i = 0; i < leases->protocols_count; i++) {
+		if (strcmp(leases->protocols[i].name, name) == 0)
+			break;
+	}
+	if (i == SESSION_PROTOCOLS_MAX)
+		return;
+	process->protocol = &leases->protocols[i];
+	if (i == leases->protocols_count) {
+		memcpy(process->protocol->name, name, sizeof(name));
+		leases->protocols_count++;
+	}
+}
+
 /* -- Users -- */
 
 static struct session_node **

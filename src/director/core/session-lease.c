@@ -41,6 +41,13 @@ void session_leases_deinit(struct session_leases **_leases)
 	i_free(leases);
 }
 
+void session_leases_set_untold_callback(
+	struct session_leases *leases,
+	void (*untold)(const struct session_lease *lease, void *context))
+{
+	leases->untold = untold;
+}
+
 /* Into the user's list, counted by state */
 static void
 lease_set_user(struct session_leases *leases, struct session_lease *lease,
@@ -128,6 +135,8 @@ lease_set_plugin(struct session_lease *lease, struct session_plugin *plugin)
 	i_assert(lease->process == plugin->process);
 	i_assert(plugin->deadline == 0);
 
+	if (plugin->process->protocol != NULL)
+		plugin->process->protocol->forgotten_seq = 0;
 	lease->plugin = plugin;
 	DLLIST_PREPEND(&plugin->leases, lease);
 }
@@ -267,6 +276,8 @@ session_plugin_init(struct session_leases *leases ATTR_UNUSED,
 	process->refcount++;
 	process->plugin_seen = TRUE;
 	process->plugin_missing = FALSE;
+	if (process->protocol != NULL)
+		process->protocol->forgotten_seq = 0;
 	return plugin;
 }
 
@@ -303,19 +314,33 @@ void session_leases_announced(struct session_leases *leases,
 	}
 }
 
-/* Its answer was never acted on. Once that happens with a plugin, too: the
-   client may have gone, or the process have been stopped for a while. */
-static bool lease_shows_missing_plugin(const struct session_lease *lease,
-				       uint64_t last_seq)
+/* The first one proves nothing: it may be that the client had gone, or that the
+   process was stopped for a while. One that was issued after that does. */
+static bool answer_proves(uint64_t *forgotten_seq, uint64_t seq,
+			  uint64_t last_seq)
+{
+	if (*forgotten_seq == 0)
+		*forgotten_seq = last_seq;
+	return seq > *forgotten_seq;
+}
+
+/* Its answer was never acted on. A process may get only one of them, so others
+   of the same protocol count, too. */
+static void
+lease_untold(struct session_leases *leases, const struct session_lease *lease)
 {
 	struct login_process *process = lease->process;
+	struct session_protocol *protocol = process->protocol;
+	uint64_t seq = lease->token.seq;
 
-	if (lease->state != SESSION_LEASE_ISSUED || process->plugin_seen ||
-	    process->plugin_missing)
-		return FALSE;
-	if (process->forgotten_seq == 0)
-		process->forgotten_seq = last_seq;
-	return lease->token.seq > process->forgotten_seq;
+	if (lease->state != SESSION_LEASE_ISSUED || process->plugin_seen)
+		return;
+	if (answer_proves(&process->forgotten_seq, seq, leases->last_seq) ||
+	    (protocol != NULL &&
+	     answer_proves(&protocol->forgotten_seq, seq, leases->last_seq)))
+		process->plugin_missing = TRUE;
+	if (leases->untold != NULL)
+		leases->untold(lease, leases->context);
 }
 
 /* NULL if none is due. */
@@ -332,26 +357,15 @@ leases_due(struct session_leases *leases, uint64_t now_msecs)
 }
 
 bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
-			   unsigned int max,
-			   const struct login_process **missing_r)
+			   unsigned int max)
 {
 	struct session_lease *lease;
 
-	*missing_r = NULL;
 	for (; max > 0; max--) {
 		lease = leases_due(leases, now_msecs);
 		if (lease == NULL)
 			return FALSE;
-		if (lease_shows_missing_plugin(lease, leases->last_seq)) {
-			lease->process->plugin_missing = TRUE;
-			if (lease->process->refcount > 1)
-				*missing_r = lease->process;
-		}
-		if (*missing_r == lease->process &&
-		    lease->process->refcount == 1) {
-			/* it goes with its last lease */
-			*missing_r = NULL;
-		}
+		lease_untold(leases, lease);
 		session_lease_end(leases, &lease);
 	}
 	return TRUE;

@@ -44,6 +44,20 @@ struct session_node {
 	struct session_node *next;
 };
 
+/* Of a protocol's name; the rest is cut. */
+#define SESSION_PROTOCOL_MAX_LEN 15
+/* Of others the name isn't known. */
+#define SESSION_PROTOCOLS_MAX 8
+
+/* What login processes speak. Lives as long as the leases. */
+struct session_protocol {
+	char name[SESSION_PROTOCOL_MAX_LEN + 1];
+	/* A lease that wasn't told of was forgotten when this one was the last
+	   that was issued, and no process of this protocol has told of anything
+	   since; 0 = none was */
+	uint64_t forgotten_seq;
+};
+
 /* A login process, named by the pid that it gave itself. It exists as long as
    somebody holds a reference or it has leases. */
 struct login_process {
@@ -52,6 +66,8 @@ struct login_process {
 	int refcount;
 	/* Leases that are ISSUED */
 	unsigned int issued;
+	/* NULL if not known */
+	struct session_protocol *protocol;
 	/* It has a plugin, or had one */
 	bool plugin_seen;
 	/* It has shown that it has no plugin: gets one lease at a time */
@@ -155,12 +171,22 @@ struct session_leases *
 session_leases_init(uint64_t instance, uint64_t hash_key,
 		    session_lease_changed_callback_t *changed, void *context);
 void session_leases_deinit(struct session_leases **leases);
+/* Called before a lease is forgotten that a process without plugin, as it seems
+   (for certain if lease->process->plugin_missing), didn't tell of. With the
+   context of "changed". Must not change the leases. */
+void session_leases_set_untold_callback(
+	struct session_leases *leases,
+	void (*untold)(const struct session_lease *lease, void *context));
 
 /* Finds or adds the process. */
 struct login_process *
 login_process_ref(struct session_leases *leases, pid_t pid);
 void login_process_unref(struct session_leases *leases,
 			 struct login_process **process);
+/* Does nothing if it is known already. */
+void login_process_set_protocol(struct session_leases *leases,
+				struct login_process *process,
+				const char *protocol);
 
 /* Issues a lease. tag: from backends_tag(). */
 struct session_lease *
@@ -227,12 +253,10 @@ void session_leases_announced(struct session_leases *leases,
 			      struct login_process *process,
 			      uint64_t now_msecs);
 
-/* Forgets up to max leases whose deadline has passed. *missing_r is a process
-   among theirs that now counts as one without plugin, or NULL (valid until the
-   next call). Returns TRUE if there are more. */
+/* Forgets up to max leases whose deadline has passed. Returns TRUE if there are
+   more. */
 bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
-			   unsigned int max,
-			   const struct login_process **missing_r);
+			   unsigned int max);
 /* Monotonic milliseconds, 0 = never */
 uint64_t session_leases_next_deadline(const struct session_leases *leases);
 

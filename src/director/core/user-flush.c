@@ -33,8 +33,8 @@ struct user_flush {
 	uint64_t retry_msecs;
 	uint32_t pos;
 	unsigned int users, seen, moved, waiting, backends;
-	/* In this lap */
-	unsigned int skipped;
+	/* In this lap; unsafe: who may have sessions that nobody can see */
+	unsigned int skipped, unsafe;
 	/* In this slice */
 	unsigned int slice;
 
@@ -143,7 +143,7 @@ void director_flush_status(const struct user_flush *flush,
 	status_r->seen = flush->seen;
 	status_r->moved = flush->moved;
 	status_r->waiting = flush->waiting;
-	status_r->failed = flush->skipped;
+	status_r->failed = flush->skipped + flush->unsafe;
 	status_r->backends = flush->backends;
 	status_r->elapsed_msecs = (flush->ended ? flush->ended_msecs :
 				   now->msecs) - flush->started_msecs;
@@ -190,6 +190,10 @@ static bool flush_user(user_idx_t idx, void *context)
 	target = backend_by_hash(director->backends, backend->tag, hash);
 	if (target == backend)
 		return TRUE;
+	if (director_user_is_untold(director, idx, walk->now)) {
+		flush->unsafe++;
+		return TRUE;
+	}
 	if (user_move_begin_for(director->moves, flush, backend, target, hash,
 				flush->by, walk->now)) {
 		flush->waiting++;
@@ -258,6 +262,12 @@ static void flush_end(struct user_flush *flush, const struct director_time *now)
 			"others, or too many users were being moved", flush->by,
 			flush->skipped));
 	}
+	if (flush->unsafe > 0) {
+		DIRECTOR_LOG(director, LOG_TYPE_ERROR, t_strdup_printf(
+			"%s%u users weren't moved, since they may have "
+			"sessions that nobody can see: %s", flush->by,
+			flush->unsafe, director_unsafe_reason(director)));
+	}
 	flush_tell(flush);
 	if (!flush->referenced)
 		flush_free(flush);
@@ -270,7 +280,7 @@ static void flush_run(struct user_flush *flush, const struct director_time *now)
 
 	if (flush->retry_msecs != 0 && now->msecs >= flush->retry_msecs) {
 		flush->retry_msecs = 0;
-		flush->skipped = 0;
+		flush->skipped = flush->unsafe = 0;
 	}
 	flush->slice = 0;
 	if (!flush->begun && flush->retry_msecs == 0 &&

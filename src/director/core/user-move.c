@@ -288,6 +288,7 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 		old = backend_by_slot(director->backends,
 				      user_table_slot(director->users, idx));
 		if (old != backend) {
+			director_untold_move(director, idx, now);
 			move->old_ip = old->ip;
 			move->old_down = old->down;
 			move->old_vhosts = old->vhosts;
@@ -310,11 +311,17 @@ director_user_move(struct director *director, uint32_t hash,
 	struct user_moves *moves = director->moves;
 	struct backend *backend = backend_lookup(director->backends, ip);
 	struct user_move *move;
+	user_idx_t idx;
 
 	if (backend == NULL)
 		return DIRECTOR_HOST_NOTFOUND;
 	if (user_move_find(moves, backend->tag, hash) != NULL)
 		return DIRECTOR_HOST_BUSY;
+	idx = user_table_lookup(director->users, backend->tag, hash, now->wall);
+	if (idx != USER_IDX_NONE &&
+	    user_table_slot(director->users, idx) != backend->slot &&
+	    director_user_is_untold(director, idx, now))
+		return DIRECTOR_HOST_UNSAFE;
 	move = user_move_new(moves, backend, hash, FALSE, director_log_who(by),
 			     now);
 	if (move == NULL)

@@ -32,6 +32,9 @@ enum user_flags {
 	   USER_UNSEEN_SECS before his last use: nobody sees when what came of
 	   it is over. */
 	USER_FLAG_UNSEEN	= BIT(4),
+	/* Was answered to a login process that doesn't tell of its sessions:
+	   see director-untold.c. */
+	USER_FLAG_UNTOLD	= BIT(5),
 };
 
 #define USER_UNSEEN_SECS 5
