@@ -319,8 +319,9 @@ daemon_ring_settings(const struct director_settings *set, pool_t pool,
 	ring_r->started = clock_msecs(CLOCK_REALTIME);
 }
 
-void director_daemon_init(const struct director_settings *set,
-			  struct event *event, int journal_dir_fd)
+bool director_daemon_init(const struct director_settings *set,
+			  struct event *event, int journal_dir_fd,
+			  journal_superseded_t *superseded)
 {
 	struct director_daemon *daemon = &director_daemon;
 	struct restore_context ctx = { .hosts = 0 };
@@ -351,7 +352,12 @@ void director_daemon_init(const struct director_settings *set,
 
 	/* The wait for the one before us is not part of the start grace. */
 	daemon->journal = journal_init(event, journal_dir_fd,
-				       JOURNAL_LOCK_WAIT_SECS, daemon_dump);
+				       JOURNAL_LOCK_WAIT_SECS, daemon_dump,
+				       superseded);
+	if (daemon->journal == NULL) {
+		pool_unref(&pool);
+		return FALSE;
+	}
 	now = director_daemon_now();
 	daemon->core = director_init(&core_set, &vfuncs, daemon, &now);
 	pool_unref(&pool);
@@ -371,6 +377,7 @@ void director_daemon_init(const struct director_settings *set,
 					       (void *)NULL);
 	}
 	director_daemon_schedule();
+	return TRUE;
 }
 
 void director_daemon_deinit(void)

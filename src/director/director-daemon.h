@@ -2,6 +2,7 @@
 #define DIRECTOR_DAEMON_H
 
 #include "core/director.h"
+#include "journal.h"
 
 /* What the adapters share: the core, its clock, its timer. */
 
@@ -38,9 +39,11 @@ time_t director_daemon_to_wall(time_t core_time);
 time_t director_daemon_from_wall(time_t wall_time);
 
 /* Reads the journal, applies the setting. Called as soon as privileges are
-   dropped; journal_dir is given by director_daemon_prepare(). */
-void director_daemon_init(const struct director_settings *set,
-			  struct event *event, int journal_dir_fd);
+   dropped; journal_dir is given by director_daemon_open_dir(). Returns FALSE if
+   superseded; then this process has to end. */
+bool director_daemon_init(const struct director_settings *set,
+			  struct event *event, int journal_dir_fd,
+			  journal_superseded_t *superseded);
 /* Creates the folder of the journal as root, for the user whom the process
    will be. Returns its fd, or -1 (logged). */
 int director_daemon_open_dir(const char *base_dir);

@@ -71,7 +71,9 @@ static int journal_try_lock(struct journal *journal)
 	return -1;
 }
 
-static void journal_lock(struct journal *journal, unsigned int wait_secs)
+/* Returns FALSE if superseded. */
+static bool journal_lock(struct journal *journal, unsigned int wait_secs,
+			 journal_superseded_t *superseded)
 {
 	unsigned int i;
 
@@ -80,23 +82,27 @@ static void journal_lock(struct journal *journal, unsigned int wait_secs)
 	if (journal->lock_fd == -1) {
 		e_error(journal->event, "open(%s) failed: %m",
 			JOURNAL_LOCK_NAME);
-		return;
+		return TRUE;
 	}
 	/* Nobody is served yet, so there is nothing to hold up. */
 	for (i = 0; journal_try_lock(journal) == 0; i++) {
+		if (superseded())
+			return FALSE;
 		if (i == wait_secs * 50) {
 			e_warning(journal->event, "Another director process "
 				  "still has %s after %u secs, going on "
 				  "without it", JOURNAL_LOCK_NAME, wait_secs);
-			return;
+			return TRUE;
 		}
 		i_sleep_msecs(20);
 	}
+	return !superseded();
 }
 
 struct journal *journal_init(struct event *event, int dir_fd,
 			     unsigned int lock_wait_secs,
-			     journal_dump_t *dump)
+			     journal_dump_t *dump,
+			     journal_superseded_t *superseded)
 {
 	struct journal *journal;
 
@@ -115,8 +121,9 @@ struct journal *journal_init(struct event *event, int dir_fd,
 	if (dir_fd == -1) {
 		e_error(journal->event, "No folder for it: after a restart "
 			"users may be answered other backends");
-	} else {
-		journal_lock(journal, lock_wait_secs);
+	} else if (!journal_lock(journal, lock_wait_secs, superseded)) {
+		journal_deinit(&journal);
+		return NULL;
 	}
 	return journal;
 }

@@ -34,12 +34,16 @@ typedef void journal_callback_t(void *context,
 typedef bool journal_dump_t(uint32_t *pos, journal_callback_t *callback,
 			    void *context);
 
+/* Is the next process there already? Then the journal is for that one. */
+typedef bool journal_superseded_t(void);
+
 /* Waits up to lock_wait_secs for the process before us to release the journal.
    dir_fd: its folder; is taken over, closed by deinit. -1: nothing is kept,
-   logged once. */
+   logged once. superseded: asked while waiting. Returns NULL if it says so. */
 struct journal *journal_init(struct event *event, int dir_fd,
 			     unsigned int lock_wait_secs,
-			     journal_dump_t *dump);
+			     journal_dump_t *dump,
+			     journal_superseded_t *superseded);
 /* Writes what is left and releases the lock. */
 void journal_deinit(struct journal **journal);
 

@@ -18,6 +18,7 @@
 #include "proxy-notify.h"
 #include "ring-connection.h"
 
+#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -133,6 +134,15 @@ static void check_dovecot_version(void)
 		"and restart Dovecot", PACKAGE_VERSION, version);
 }
 
+/* Dovecot was told to reload again before we were ready: it has started the next
+   director process, which may have been faster. */
+static bool director_is_superseded(void)
+{
+	struct pollfd fd = { .fd = MASTER_DEAD_FD };
+
+	return poll(&fd, 1, 0) > 0 && (fd.revents & (POLLERR | POLLHUP)) != 0;
+}
+
 /* Each login needs two descriptors here: the login process, and auth. */
 static void raise_fd_limit(void)
 {
@@ -182,7 +192,9 @@ int main(int argc, char *argv[])
 	event = event_create(master_service_get_event(master_service));
 	ring_connections_init(director_set);
 	flush_hooks_init(director_set, event);
-	director_daemon_init(director_set, event, dir_fd);
+	if (!director_daemon_init(director_set, event, dir_fd,
+				  director_is_superseded))
+		lib_exit(0);
 	auth_relays_init(base_dir);
 	admin_connections_init();
 	login_registry_init();

@@ -111,6 +111,34 @@ def test_flushed_and_removed_stay_so(nodes, backends, end):
     assert set(answered(director).values()) == {"127.0.0.11"}
 
 
+def test_reloaded_while_starting(nodes, backends, short_tmp):
+    """A process that is overtaken by its successor leaves the journal to it"""
+    slow = short_tmp + "/slow"
+    with open(slow, "w") as f:
+        f.write("""#!/bin/sh
+if mv {0}/next {0}/waits 2>/dev/null; then
+  while [ -e {0}/waits ]; do sleep 0.05; done
+fi
+exec "$@"
+""".format(short_tmp))
+    os.chmod(slow, 0o755)
+    director = nodes.director(BACKENDS, before=[slow])
+    waits = short_tmp + "/waits"
+    with open(short_tmp + "/next", "w"):
+        pass
+    director.reload()
+    wait_for(lambda: os.path.exists(waits), "a director that begins")
+    director.doveadm("reload")
+    director.log.wait("SIGHUP received", count=2)
+    wait_for(lambda: len(director.pids("director")) == 2, "two directors")
+    director.doveadm("director", "down", "127.0.0.12")
+    os.unlink(waits)
+    wait_for(lambda: len(director.pids("director")) == 1, "the end of one")
+    director.doveadm("director", "down", "127.0.0.13")
+    killed(director)
+    assert [row["state"] for row in director.status()] == ["up", "down", "down"]
+
+
 def test_old_process_hangs(nodes, backends):
     """The next one goes on without it; what it leaves late isn't used"""
     director = nodes.director(BACKENDS, restart_request_count="unlimited")

@@ -98,7 +98,8 @@ static struct journal *open_and_wait(unsigned int secs, unsigned int *msecs_r)
 
 	assert_int_not_equal(fd, -1);
 	i_gettimeofday(&start);
-	journal = journal_init(test_event, fd, secs, test_dump);
+	journal = journal_init(test_event, fd, secs, test_dump,
+			       test_not_superseded);
 	i_gettimeofday(&end);
 	*msecs_r = timeval_diff_msecs(&end, &start);
 	return journal;
@@ -153,6 +154,38 @@ static void test_lock_held(void **state ATTR_UNUSED)
 	journal = open_and_wait(0, &msecs);
 	test_assert_logged("");
 	journal_deinit(&journal);
+}
+
+static unsigned int test_superseded_after;
+
+static bool test_superseded(void)
+{
+	return test_superseded_after-- == 0;
+}
+
+static void test_lock_superseded(void **state ATTR_UNUSED)
+{
+	int fd, dir_fd = open(test_dir, O_RDONLY | O_DIRECTORY);
+	pid_t pid = lock_in_child(0, &fd);
+
+	/* while waiting */
+	assert_int_not_equal(dir_fd, -1);
+	test_superseded_after = 3;
+	assert_null(journal_init(test_event, dir_fd, 20, test_dump,
+				 test_superseded));
+	wait_for_child(pid, &fd);
+
+	/* the lock is free */
+	dir_fd = open(test_dir, O_RDONLY | O_DIRECTORY);
+	assert_int_not_equal(dir_fd, -1);
+	test_superseded_after = 0;
+	assert_null(journal_init(test_event, dir_fd, 20, test_dump,
+				 test_superseded));
+	test_assert_logged("");
+	fd = open(test_path("journal.lock"), O_RDWR);
+	assert_int_not_equal(fd, -1);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	i_close_fd(&fd);
 }
 
 /* -- Replacement -- */
@@ -476,6 +509,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		journal_test(test_lock_waits),
 		journal_test(test_lock_held),
+		journal_test(test_lock_superseded),
 		journal_test(test_replacement),
 		journal_test(test_replacement_interrupted),
 		limit_test(test_full),

@@ -209,7 +209,8 @@ static void test_no_folder(void **state ATTR_UNUSED)
 	unsigned int count;
 
 	records = sample(&count);
-	journal = journal_init(test_event, -1, 5, test_dump);
+	journal = journal_init(test_event, -1, 5, test_dump,
+			       test_not_superseded);
 	test_assert_logged("E journal: No folder for it: after a restart users "
 			   "may be answered other backends\n");
 	test_alive_until = 5;

@@ -123,13 +123,19 @@ test_dump(uint32_t *pos, journal_callback_t *callback, void *context)
 	return *pos < count;
 }
 
+static inline bool test_not_superseded(void)
+{
+	return FALSE;
+}
+
 /* Returns a journal in the folder, which must not be locked. */
 static inline struct journal *test_journal_open(void)
 {
 	int fd = open(test_dir, O_RDONLY | O_DIRECTORY);
 
 	assert_int_not_equal(fd, -1);
-	return journal_init(test_event, fd, 0, test_dump);
+	return journal_init(test_event, fd, 0, test_dump,
+			    test_not_superseded);
 }
 
 static inline void test_journal_read(struct journal *journal)
