@@ -20,10 +20,152 @@ static void test_after_broken_ring(void **state ATTR_UNUSED)
 	assert_int_equal(said(right, "USER-KILLED|"), 1);
 }
 
+/* We join a ring while somebody moves: our backends and users go, the move
+   stays, whatever the one who hands us the ring knows of it. */
+static void test_while_joining(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	const char *target;
+
+	kicks = str_new(test_pool, 128);
+	ring_start(2, 3);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	right = right_joins("10.0.0.3", 10);
+	target = elsewhere("jane");
+	in(right, "USER-MOVE|10.0.0.3|9090|5|%u|%s|5", test_hash("jane"),
+	   target);
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 10, TEST_INSTANCE_LEFT);
+	in(left, "HOST-HAND-START|1");
+	test_pass(500);
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST|10.1.0.2|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	in(left, "U|%u|%s|%u", test_hash("jane"), hashed("jane"), TEST_WALL);
+	in(left, "OPTIONS|consistent-hashing");
+	in(left, "DONE");
+	ring_syncs(left, right);
+	lookup = test_lookup("jane");
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.3|9090|6|%u|%s|5",
+	   test_hash("jane"), target);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+}
+
+/* Users of the new backend are forgotten, but not who is on his way there. */
+static void test_forgotten(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	const char *target;
+
+	begin(3);
+	target = elsewhere("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s|5", test_hash("jane"),
+	   target);
+	in(left, "HOST-FLUSH|10.0.0.1|9090|6|%s", target);
+	in(left, "USER|%u|%s|%u|%u", test_hash("jane"), hashed("jane"),
+	   TEST_WALL, TEST_INSTANCE_LEFT);
+	ring_syncs(left, right);
+	lookup = test_lookup("jane");
+	assert_int_equal(lookup->state, 0);
+	in(left, "HOST-FLUSH|10.0.0.1|9090|7|%s", target);
+	ring_syncs(left, right);
+	lookup = test_lookup("jane");
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|8|%u|%s|5",
+	   test_hash("jane"), target);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+}
+
+/* His old backend gets its time after each session that ends there, whatever
+   he has on the new one. */
+static void test_both_backends(void **state ATTR_UNUSED)
+{
+	const struct session_token token = { 1, 1 };
+	struct session_lease *old, *new;
+	struct test_lookup *lookup;
+	const char *target, *error;
+
+	left = right = NULL;
+	begin(1);
+	target = elsewhere("jane");
+	old = session("jane");
+	pass(5000);
+	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	/* announced late */
+	new = director_session_start(director, plugin, &token,
+				     test_hash("jane"), ip_of(target),
+				     now.clock, &now, &error);
+	assert_non_null(new);
+	director_session_end(director, &old, &now);
+	test_pass(1000);
+	director_session_end(director, &new, &now);
+	test_pass(KICK_DELAY - 1000);
+	assert_int_equal(lookup->state, 0);
+	test_pass(1);
+	assert_int_equal(lookup->state, 1);
+
+	/* to where he is */
+	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(250);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+}
+
+/* Only who passes on to his right has seen that all are ready. */
+static void test_not_left(void **state ATTR_UNUSED)
+{
+	struct test_conn *farther;
+	const char *killed;
+
+	begin(4);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	farther = left_joins("10.0.0.4", 444, TRUE, NULL);
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.2|9090|%s",
+		test_hash("jane"), elsewhere("jane"),
+		strrchr(said_after(left, "USER-MOVE"), '|') + 1);
+	in(farther, "%s", killed);
+	assert_not_said(left, "USER-KILLED-EVERYWHERE");
+	in(left, "%s", killed);
+	assert_said(left, "USER-KILLED-EVERYWHERE");
+}
+
+/* That somebody is to be connected to doesn't mean that he is back. */
+static void test_lost_and_named(void **state ATTR_UNUSED)
+{
+	const struct ring_address lost = address_of("10.0.0.1");
+
+	begin(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	left = left_joins("10.0.0.4", 444, TRUE, NULL);
+	ring_syncs(left, right);
+	ring_add_member(director, &lost, "", &now);
+	ring_end();
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	pass(5000);
+	assert_not_said(right, "USER-KILLED");
+	pass(12000);
+	assert_said(right, "USER-KILLED");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		move_test(test_after_broken_ring),
+		move_test(test_while_joining),
+		move_test(test_forgotten),
+		move_test(test_both_backends),
+		move_test(test_not_left),
+		move_test(test_lost_and_named),
 	};
 
 	return run_test_cases(tests);

@@ -216,7 +216,7 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 		return ring_is_synced(director->ring) ? "no hosts" :
 			"ring not synced";
 	}
-	idx = user_table_lookup(users, tag, lookup->hash, now->wall);
+	idx = director_user_find(director, tag, lookup->hash, now);
 	if (idx != USER_IDX_NONE) {
 		reason = director_known_user_waits(director, lookup, idx, now);
 		if (reason != NULL)

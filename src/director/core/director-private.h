@@ -88,6 +88,8 @@ uint64_t director_log_next_deadline(const struct director *director);
 
 /* Callback of the leases: the user's first session came, or the last one
    went. */
+void director_session_ended(const char *tag, uint32_t hash,
+			    const struct ip_addr *ip, void *context);
 void director_session_changed(const char *tag, uint32_t hash, bool leased,
 			      void *context);
 /* Forgets leases whose time has come. Returns TRUE if there is more. */
@@ -175,6 +177,11 @@ void director_host_forget_users(struct director *director,
 				struct backend *backend, const char *by);
 /* Removes it silently: another ring's list takes its place. */
 void director_host_forget(struct director *director, struct backend *backend);
+/* The user, or USER_IDX_NONE. Who is being moved is always there, unless his new
+   backend isn't. */
+user_idx_t
+director_user_find(struct director *director, const char *tag, uint32_t hash,
+		   const struct director_time *now);
 /* Adds a user who isn't there. USER_IDX_NONE if the table is full. */
 user_idx_t
 director_user_add(struct director *director, const char *tag, uint32_t hash,

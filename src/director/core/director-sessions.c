@@ -27,7 +27,7 @@ static void session_changed(user_idx_t idx, void *context)
 }
 
 void director_session_changed(const char *tag, uint32_t hash,
-			      bool leased, void *context)
+			      bool leased ATTR_UNUSED, void *context)
 {
 	struct director *director = context;
 	user_idx_t idx;
@@ -36,20 +36,23 @@ void director_session_changed(const char *tag, uint32_t hash,
 	if (tag == NULL) {
 		user_table_foreach_hash(director->users, hash, 0,
 					session_changed, director);
-		if (!leased) {
-			user_moves_session_ended(director->moves, NULL, hash,
-						 &director->session_now);
-		}
 		return;
 	}
 	tag = backends_tag(director->backends, tag);
 	idx = user_table_lookup(director->users, tag, hash, 0);
 	if (idx != USER_IDX_NONE)
 		session_changed(idx, director);
-	if (!leased) {
-		user_moves_session_ended(director->moves, tag, hash,
-					 &director->session_now);
-	}
+}
+
+void director_session_ended(const char *tag, uint32_t hash,
+			    const struct ip_addr *ip, void *context)
+{
+	struct director *director = context;
+
+	if (tag != NULL)
+		tag = backends_tag(director->backends, tag);
+	user_moves_session_ended(director->moves, tag, hash, ip,
+				 &director->session_now);
 }
 
 struct kick_context {
@@ -132,7 +135,7 @@ director_session_adopt(struct director *director,
 	struct backend *current;
 	user_idx_t idx;
 
-	idx = user_table_lookup(director->users, backend->tag, hash, now->wall);
+	idx = director_user_find(director, backend->tag, hash, now);
 	if (idx == USER_IDX_NONE) {
 		idx = director_user_add(director, backend->tag, hash,
 					backend->slot, now->wall, now);
@@ -155,9 +158,9 @@ director_session_adopt(struct director *director,
 			t_strdup_printf("session on %s although assigned to %s",
 					net_ip2addr(&backend->ip),
 					net_ip2addr(&current->ip)));
-		user_moves_session_started(director->moves, backend->tag, hash,
-					   &backend->ip, now);
 	}
+	user_moves_session_started(director->moves, backend->tag, hash,
+				   &backend->ip, now);
 }
 
 static struct backend *
@@ -213,8 +216,8 @@ static void adopt_user(const struct session_user *user, void *context)
 
 	backend = user_session_backend(director, user, user->tag);
 	if (backend == NULL ||
-	    user_table_lookup(director->users, backend->tag, user->hash,
-			      now->wall) != USER_IDX_NONE)
+	    director_user_find(director, backend->tag, user->hash, now) !=
+	    USER_IDX_NONE)
 		return;
 	idx = director_user_add(director, backend->tag, user->hash,
 				backend->slot, now->wall, now);

@@ -5,6 +5,7 @@
 #include "str.h"
 #include "str-sanitize.h"
 #include "user-flush.h"
+#include "user-move.h"
 #include "username-hash.h"
 #include "ring-private.h"
 
@@ -63,6 +64,8 @@ director_init(const struct director_core_settings *set,
 					       director);
 	session_leases_set_untold_callback(director->leases,
 					   director_session_untold);
+	session_leases_set_ended_callback(director->leases,
+					  director_session_ended);
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
 	director->moves = user_moves_init(director);
@@ -123,6 +126,20 @@ int director_user_hash(struct director *director, const char *username,
 	*error_r = t_strdup_printf("Failed to expand director_username_hash=%s: "
 				   "%s", director->set.username_hash, error);
 	return -1;
+}
+
+user_idx_t
+director_user_find(struct director *director, const char *tag, uint32_t hash,
+		   const struct director_time *now)
+{
+	user_idx_t idx = user_table_lookup(director->users, tag, hash,
+					   now->wall);
+
+	if (idx == USER_IDX_NONE &&
+	    user_moves_place(director->moves, tag, hash, now)) {
+		idx = user_table_lookup(director->users, tag, hash, now->wall);
+	}
+	return idx;
 }
 
 user_idx_t

@@ -268,7 +268,6 @@ void ring_member_refused(struct ring_member *member, bool protocol,
 void ring_member_works(struct ring_member *member)
 {
 	member->retry_msecs = 0;
-	member->lost_msecs = 0;
 	member->refused_backoff_msecs = 0;
 	member->last_network_failure = 0;
 	member->last_protocol_failure = 0;

@@ -100,8 +100,8 @@ struct ring_member {
 	unsigned int refused_backoff_msecs;
 	/* When its DIRECTOR was passed on last; 0 = never */
 	uint64_t passed_on_msecs;
-	/* When we lost our connection with it; 0: it works, or is none of our
-	   neighbours */
+	/* When we lost our connection with it; 0: it is back, or was none of
+	   our neighbours */
 	uint64_t lost_msecs;
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */

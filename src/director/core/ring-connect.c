@@ -483,6 +483,7 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 		director_users_replaced(ring->director);
 	}
 	ring_member_works(peer->member);
+	peer->member->lost_msecs = 0;
 	if (peer->incoming)
 		done_incoming(ring, peer, now);
 	else

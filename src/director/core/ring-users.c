@@ -226,8 +226,7 @@ user_refresh(struct ring *ring, const struct ring_message *msg,
 	timestamp = I_MIN(timestamp, now->wall);
 	if (timestamp + (time_t)director->set.user_expire_secs <= now->wall)
 		return USER_IDX_NONE;
-	idx = user_table_lookup(director->users, backend->tag, msg->hash,
-				now->wall);
+	idx = director_user_find(director, backend->tag, msg->hash, now);
 	if (idx != USER_IDX_NONE) {
 		if (msg->type == RING_USER && !msg->has_timestamp)
 			timestamp = untold_time(director, idx, now);

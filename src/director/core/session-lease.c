@@ -19,6 +19,12 @@ session_leases_init(uint64_t instance, uint64_t hash_key,
 	return leases;
 }
 
+void session_leases_set_ended_callback(struct session_leases *leases,
+				       session_lease_ended_callback_t *ended)
+{
+	leases->ended = ended;
+}
+
 void session_leases_deinit(struct session_leases **_leases)
 {
 	struct session_leases *leases = *_leases;
@@ -28,6 +34,7 @@ void session_leases_deinit(struct session_leases **_leases)
 
 	*_leases = NULL;
 	leases->changed = NULL;
+	leases->ended = NULL;
 	for (i = 0; i < SESSION_TABLE_SIZE; i++) {
 		while (tokens[i] != NULL) {
 			lease = container_of(tokens[i], struct session_lease,
@@ -250,10 +257,14 @@ void session_lease_end(struct session_leases *leases,
 		       struct session_lease **_lease)
 {
 	struct session_lease *lease = *_lease;
+	const bool session = lease->state != SESSION_LEASE_ISSUED;
+	const struct ip_addr ip = lease->backend->ip;
+	const char *tag = lease->user->tag;
+	uint32_t hash = lease->user->hash;
 
 	*_lease = NULL;
 	lease_unlist(leases, lease);
-	if (lease->state != SESSION_LEASE_ISSUED) {
+	if (session) {
 		i_assert(lease->backend->sessions > 0);
 		lease->backend->sessions--;
 	}
@@ -263,6 +274,8 @@ void session_lease_end(struct session_leases *leases,
 	lease_unset_user(leases, lease);
 	session_lease_forget_names(leases, lease);
 	i_free(lease);
+	if (session && leases->ended != NULL)
+		leases->ended(tag, hash, &ip, leases->context);
 }
 
 struct session_plugin *

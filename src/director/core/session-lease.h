@@ -165,11 +165,20 @@ struct session_lease {
 typedef void session_lease_changed_callback_t(const char *tag, uint32_t hash,
 					      bool leased, void *context);
 
+/* Called when a lease in STARTED or UP has ended, which was to this backend. May
+   only ask session_leases_has(). */
+typedef void session_lease_ended_callback_t(const char *tag, uint32_t hash,
+					    const struct ip_addr *ip,
+					    void *context);
+
 /* instance: random, different for every process start in the cluster; tokens
    show it. hash_key: random, kept to itself. */
 struct session_leases *
 session_leases_init(uint64_t instance, uint64_t hash_key,
 		    session_lease_changed_callback_t *changed, void *context);
+/* Gets the context of changed. May be NULL, which is the default. */
+void session_leases_set_ended_callback(struct session_leases *leases,
+				       session_lease_ended_callback_t *ended);
 void session_leases_deinit(struct session_leases **leases);
 /* Called before a lease is forgotten that a process without plugin, as it seems
    (for certain if lease->process->plugin_missing), didn't tell of. With the

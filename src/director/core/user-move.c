@@ -284,9 +284,11 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 	move->deadline_msecs = now->msecs;
 	idx = user_table_lookup(director->users, move->tag, hash, now->wall);
 	if (idx != USER_IDX_NONE) {
-		move->hold_msecs = hold_until(director, idx, now);
 		old = backend_by_slot(director->backends,
 				      user_table_slot(director->users, idx));
+		/* (whoever knows of him elsewhere holds him) */
+		if (old != backend || nowhere)
+			move->hold_msecs = hold_until(director, idx, now);
 		if (old != backend) {
 			director_untold_move(director, idx, now);
 			move->old_ip = old->ip;
@@ -357,10 +359,17 @@ move_look(struct user_moves *moves, struct user_move *move,
 	struct director *director = moves->director;
 	const struct backend *backend =
 		backend_lookup(director->backends, &move->target);
+	uint64_t next;
 
 	if (backend == NULL || backend->tag != move->tag) {
-		/* It was removed, and its users are forgotten. */
-		user_move_end(moves, move, now);
+		/* It was removed, and its users are forgotten. (While we join,
+		   no backend is known for a moment.) */
+		if (ring_is_handshaked(director->ring))
+			user_move_end(moves, move, now);
+		else {
+			user_move_set_deadline(moves, move,
+					       now->msecs + MOVE_LOOK_MSECS);
+		}
 		return;
 	}
 	if (!move->done && now->msecs >= move->hold_msecs &&
@@ -370,7 +379,10 @@ move_look(struct user_moves *moves, struct user_move *move,
 						    move_spared(move));
 	if (!user_move_run_waves(moves, move, now))
 		return;
-	user_move_set_deadline(moves, move, now->msecs + MOVE_LOOK_MSECS);
+	next = now->msecs + MOVE_LOOK_MSECS;
+	if (move->hold_msecs > now->msecs)
+		next = I_MIN(next, move->hold_msecs);
+	user_move_set_deadline(moves, move, next);
 }
 
 bool user_moves_run(struct user_moves *moves, const struct director_time *now,
@@ -437,6 +449,16 @@ bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 	return TRUE;
 }
 
+bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,
+		      const struct director_time *now)
+{
+	struct user_move *move = user_move_find(moves, tag, hash);
+
+	if (move != NULL)
+		move_place(moves, move, now);
+	return move != NULL;
+}
+
 /* -- The flush hook (assignment.md §8) -- */
 
 bool user_move_runs_hook(struct user_moves *moves, struct user_move *move)
@@ -478,11 +500,14 @@ void director_flush_hook_ended(struct director *director, uint32_t hash,
 }
 
 static void move_session_ended(struct user_moves *moves, struct user_move *move,
+			       const struct ip_addr *ip,
 			       const struct director_time *now)
 {
-	if (move->delaying)
+	if (move->delaying ||
+	    (!move->nowhere && net_ip_compare(ip, &move->target)))
 		return;
-	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs +
+	/* It may have been the end of this millisecond. */
+	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs + 1 +
 		moves->director->set.user_kick_delay_msecs);
 	move->done = FALSE;
 	user_move_set_deadline(moves, move, I_MIN(move->deadline_msecs,
@@ -490,13 +515,14 @@ static void move_session_ended(struct user_moves *moves, struct user_move *move,
 }
 
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
-			      uint32_t hash, const struct director_time *now)
+			      uint32_t hash, const struct ip_addr *ip,
+			      const struct director_time *now)
 {
 	struct user_move *move = user_moves_of_hash(moves, hash);
 
 	for (; move != NULL; move = move->tag_next) {
 		if (tag == NULL || tag == move->tag)
-			move_session_ended(moves, move, now);
+			move_session_ended(moves, move, ip, now);
 	}
 }
 

@@ -27,9 +27,14 @@ void user_moves_deinit(struct user_moves **moves);
 void user_moves_session_started(struct user_moves *moves, const char *tag,
 				uint32_t hash, const struct ip_addr *ip,
 				const struct director_time *now);
-/* The last session of the user has ended. tag NULL: in any tag */
+/* A session of the user has ended on this backend. tag NULL: in any tag */
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
-			      uint32_t hash, const struct director_time *now);
+			      uint32_t hash, const struct ip_addr *ip,
+			      const struct director_time *now);
+/* If the user is being moved, he is put into the table, as one who is moved.
+   He may have been forgotten there, with all or some backends. */
+bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,
+		      const struct director_time *now);
 
 /* Looks at up to max_steps of them. Returns TRUE if there is more. */
 bool user_moves_run(struct user_moves *moves, const struct director_time *now,
