@@ -55,9 +55,56 @@ static void test_outside(void **state ATTR_UNUSED)
 	assert_not_said(returns("10.0.0.1"), "QUIT");
 }
 
+static void broken(struct test_conn *conn)
+{
+	ring_peer_closed(director, conn->peer, "reset", &now);
+	conn->peer = NULL;
+	ring_end();
+}
+
+/* The other one accepts a connection, so he lives; it breaks before he has said
+   anything. Only if that happens twice are we alone. */
+static void test_broken_connection(void **state ATTR_UNUSED)
+{
+	ring_start(1, 2);
+	broken(connected());
+	test_pass(3500);
+	assert_false(ring_is_synced(director_ring(director)));
+	broken(connected());
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
+/* He did, but isn't there any more. */
+static void test_broken_and_gone(void **state ATTR_UNUSED)
+{
+	ring_start(1, 2);
+	broken(connected());
+	test_pass(3500);
+	assert_false(ring_is_synced(director_ring(director)));
+	broken(conn_out());
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
+/* He doesn't get any farther. */
+static void test_broken_and_silent(void **state ATTR_UNUSED)
+{
+	ring_start(1, 2);
+	test_pass(1000);
+	broken(connected());
+	test_pass(2100);
+	(void)connected();
+	test_pass(2800);
+	assert_false(ring_is_synced(director_ring(director)));
+	test_pass(200);
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		ring_test(test_broken_connection),
+		ring_test(test_broken_and_gone),
+		ring_test(test_broken_and_silent),
 		ring_test(test_outside),
 	};
 

@@ -246,6 +246,7 @@ void ring_member_network_failed(struct ring_member *member, uint64_t now_msecs,
 				time_t now)
 {
 	member->last_network_failure = now;
+	member->broke_until_msecs = 0;
 	member->retry_msecs = now_msecs + RING_RETRY_NETWORK_MSECS;
 }
 
@@ -268,6 +269,7 @@ void ring_member_refused(struct ring_member *member, bool protocol,
 void ring_member_works(struct ring_member *member)
 {
 	member->retry_msecs = 0;
+	member->broke_until_msecs = 0;
 	member->refused_backoff_msecs = 0;
 	member->last_network_failure = 0;
 	member->last_protocol_failure = 0;

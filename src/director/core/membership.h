@@ -17,6 +17,11 @@ struct ring_members;
 #define RING_RETRY_REFUSED_MIN_MSECS 2000
 #define RING_RETRY_REFUSED_MAX_MSECS 60000
 
+/* A member that accepts a connection lives. If that connection breaks, the first
+   one that does, it is tried once more before we believe to be alone, at most so
+   long. */
+#define RING_BROKE_MSECS 5000
+
 /* Whatever happened, it isn't connected to again before, unless another director
    tells us to. */
 #define RING_REDIAL_MSECS 2000
@@ -108,6 +113,9 @@ struct ring_member {
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
 	/* When connect() failed; 0 = it has worked since, or never failed */
 	uint64_t unreached_msecs;
+	/* A connection with it broke before it was of any use, the first one
+	   that did: until then it isn't given up; 0 = it didn't */
+	uint64_t broke_until_msecs;
 };
 
 struct ring_members *ring_members_init(void);

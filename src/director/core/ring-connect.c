@@ -99,6 +99,7 @@ static bool
 is_dead(const struct ring_member *member, const struct director_time *now)
 {
 	return ring_member_last_failed(member) != 0 &&
+		now->msecs >= member->broke_until_msecs &&
 		now->msecs < member->retry_msecs + RING_CONNECT_TIMEOUT_MSECS +
 			500;
 }
@@ -126,13 +127,16 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 			return TRUE;
 		if (member->removed)
 			continue;
+		if (now->msecs < member->broke_until_msecs)
+			ring_deadline_min(deadline, member->broke_until_msecs);
 		peer = ring_peer_find_out(ring, member);
 		if (peer == NULL) {
 			retry = member_retry_msecs(member);
 			if (retry > now->msecs) {
 				ring_deadline_min(deadline, retry);
 				/* It worked a moment ago: we aren't alone. */
-				if (member->retry_msecs <= now->msecs)
+				if (member->retry_msecs <= now->msecs ||
+				    now->msecs < member->broke_until_msecs)
 					trying = TRUE;
 				continue;
 			}

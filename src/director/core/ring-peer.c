@@ -321,6 +321,17 @@ void ring_peer_connected(struct director *director, struct ring_peer *peer,
 	ring_greet(ring, peer, now);
 }
 
+/* The connection that we made was of no use. */
+static void peer_broke(struct ring_peer *peer, const struct director_time *now)
+{
+	struct ring_member *member = peer->member;
+	bool first = ring_member_last_failed(member) == 0;
+
+	ring_member_network_failed(member, now->msecs, now->clock);
+	if (first && peer->state != RING_PEER_CONNECTING)
+		member->broke_until_msecs = now->msecs + RING_BROKE_MSECS;
+}
+
 void ring_peer_closed(struct director *director, struct ring_peer *peer,
 		      const char *reason, const struct director_time *now)
 {
@@ -344,8 +355,7 @@ void ring_peer_closed(struct director *director, struct ring_peer *peer,
 		}
 		/* a neighbour that worked is tried again at once */
 		if (peer->member != NULL && !neighbour && !peer->incoming)
-			ring_member_network_failed(peer->member, now->msecs,
-						   now->clock);
+			peer_broke(peer, now);
 		if (neighbour)
 			peer->member->lost_msecs = now->msecs;
 		ring_peer_end(ring, peer, NULL);
