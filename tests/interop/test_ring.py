@@ -261,6 +261,28 @@ def test_moves(ring):
     ring.check_logs()
 
 
+def test_flush(ring):
+    """Whoever is told to flush a backend: its users have left it everywhere."""
+    ring.members[0].lookup(names("u", 30))
+    for member in (ring.members[0], ring.members[-1]):
+        assert member.admin.command("HOST-UPDATE", "127.0.0.11", "0") == "OK"
+        ring.barrier()
+        assert member.admin.command("HOST-RESET-USERS", "127.0.0.11") == "OK"
+        for other in ring.members:
+            wait_for(lambda: not [user for user in other.users()
+                                  if user[1] == "127.0.0.11"],
+                     "%s's flush on %s" % (member.kind, other.kind))
+        assert member.admin.command("HOST-UPDATE", "127.0.0.11", "100") == "OK"
+        ring.barrier()
+        # and those who belong there go back
+        assert member.admin.command("HOST-RESET-USERS", "", "7") == "OK"
+        wait_for(lambda: all([user for user in other.users()
+                              if user[1] == "127.0.0.11"]
+                             for other in ring.members), "the way back")
+    ring.wait_agreed(Member.users)
+    ring.check_logs()
+
+
 def test_leave_and_join(ring):
     """Each one in turn is restarted: nobody changes his backend, and who comes
     back learns what changed."""

@@ -196,8 +196,9 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	else if (move->nowhere)
 		user_table_remove(moves->director->users, idx);
 	else {
+		/* (what wasn't seen is over, too) */
 		user_table_set_flags(moves->director->users, idx, 0,
-				     USER_FLAG_MOVING);
+				     USER_FLAG_MOVING | USER_FLAG_UNSEEN);
 		/* everywhere the same */
 		user_table_set_timestamp(moves->director->users, idx,
 					 now->wall);
@@ -352,6 +353,19 @@ bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
 	return TRUE;
 }
 
+/* Until when his backend may need time. As the original does it, the kick delay
+   comes at the end. Waiting here, too, would give those of 2.3 that still have a
+   move of him time to forget it: they'd drop the wave. */
+static uint64_t
+move_held_until(const struct user_moves *moves, const struct user_move *move)
+{
+	uint64_t delay = moves->director->set.user_kick_delay_msecs;
+
+	if (move->waves_count > 0)
+		return move->hold_msecs;
+	return move->hold_msecs <= delay ? 0 : move->hold_msecs - delay;
+}
+
 static void
 move_look(struct user_moves *moves, struct user_move *move,
 	  const struct director_time *now)
@@ -372,7 +386,7 @@ move_look(struct user_moves *moves, struct user_move *move,
 		}
 		return;
 	}
-	if (!move->done && now->msecs >= move->hold_msecs &&
+	if (!move->done && now->msecs >= move_held_until(moves, move) &&
 	    now->msecs >= director->started_msecs + DIRECTOR_START_GRACE_MSECS)
 		move->done = !director_has_sessions(director, move->tag,
 						    move->hash,
@@ -380,8 +394,8 @@ move_look(struct user_moves *moves, struct user_move *move,
 	if (!user_move_run_waves(moves, move, now))
 		return;
 	next = now->msecs + MOVE_LOOK_MSECS;
-	if (move->hold_msecs > now->msecs)
-		next = I_MIN(next, move->hold_msecs);
+	if (!move->done && move_held_until(moves, move) > now->msecs)
+		next = I_MIN(next, move_held_until(moves, move));
 	user_move_set_deadline(moves, move, next);
 }
 
@@ -510,8 +524,9 @@ static void move_session_ended(struct user_moves *moves, struct user_move *move,
 	move->hold_msecs = I_MAX(move->hold_msecs, now->msecs + 1 +
 		moves->director->set.user_kick_delay_msecs);
 	move->done = FALSE;
-	user_move_set_deadline(moves, move, I_MIN(move->deadline_msecs,
-						   move->hold_msecs));
+	user_move_set_deadline(moves, move,
+			       I_MIN(move->deadline_msecs,
+				     move_held_until(moves, move)));
 }
 
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
