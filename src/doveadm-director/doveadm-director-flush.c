@@ -4,7 +4,9 @@
 
 #include "lib.h"
 #include "net.h"
+#include "settings.h"
 #include "director-admin-protocol.h"
+#include "director/director-settings.h"
 #include "doveadm-director.h"
 
 #include <stdio.h>
@@ -315,9 +317,26 @@ static void flush_forget(struct doveadm_cmd_context *cctx, const char *host)
 	director_admin_deinit(&cmd.client);
 }
 
+/* Sent even if it is the director's default: one of 2.3 wants it before
+   "progress", which it ignores. Returns NULL if it failed. */
+static const char *flush_default_parallel(struct doveadm_cmd_context *cctx)
+{
+	const struct director_settings *set;
+	const char *error, *value;
+
+	if (settings_get(cctx->set_event, &director_setting_parser_info,
+			 SETTINGS_GET_FLAG_NO_CHECK, &set, &error) < 0) {
+		director_cmd_fatal(cctx, EX_TEMPFAIL, "%s", error);
+		return NULL;
+	}
+	value = dec2str(set->director_max_parallel_moves);
+	settings_free(set);
+	return value;
+}
+
 void cmd_director_flush(struct doveadm_cmd_context *cctx)
 {
-	const char *host, *max_parallel = "";
+	const char *host, *max_parallel;
 	int64_t n;
 
 	host = director_cmd_str(cctx, "host");
@@ -332,5 +351,10 @@ void cmd_director_flush(struct doveadm_cmd_context *cctx)
 	}
 	if (doveadm_cmd_param_int64(cctx, "max-parallel", &n) && n > 0)
 		max_parallel = dec2str(n);
+	else {
+		max_parallel = flush_default_parallel(cctx);
+		if (max_parallel == NULL)
+			return;
+	}
 	flush_users(cctx, host, max_parallel);
 }

@@ -272,11 +272,11 @@ CHANGES = [
     ("down 10.0.0.1", "HOST-DOWN\t10.0.0.1", "down", 68, "Error: 10.0.0.1: "),
     ("remove 10.0.0.1", "HOST-REMOVE\t10.0.0.1", "removed", 68,
      "Error: 10.0.0.1: "),
-    ("flush 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t\tprogress", "flushed", 68,
+    ("flush 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t100\tprogress", "flushed", 68,
      "Warning: 10.0.0.1: "),
     ("flush --max-parallel 5 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t5\tprogress",
      "flushed", 68, "Warning: 10.0.0.1: "),
-    ("flush --max-parallel 0 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t\tprogress",
+    ("flush --max-parallel 0 10.0.0.1", "HOST-RESET-USERS\t10.0.0.1\t100\tprogress",
      "flushed", 68, "Warning: 10.0.0.1: "),
     ("flush -F 10.0.0.1", "HOST-FLUSH\t10.0.0.1", "flushed", 68,
      "Warning: 10.0.0.1: "),
@@ -305,7 +305,7 @@ def test_change(doveadm, command, line, said, notfound, prefix):
 
 
 @pytest.mark.parametrize("args,line", [
-    (["all"], "HOST-RESET-USERS\t\t\tprogress"),
+    (["all"], "HOST-RESET-USERS\t\t100\tprogress"),
     (["all", "--max-parallel", "9"], "HOST-RESET-USERS\t\t9\tprogress"),
     (["-F", "all"], "HOST-FLUSH"),
     (["-f", "all"], "HOST-FLUSH"),
