@@ -14,7 +14,7 @@ from nodes import original_director, our_director, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = (("director-load", "admin-load"), ("imap-load",), ("copy-relay",),
-            ("ring-probe",))
+            ("ring-probe",), ("session-load",))
 SIDES = {"original": original_director, "ours": our_director}
 CPUS = os.sched_getaffinity(0)
 
@@ -148,8 +148,9 @@ class Table:
             statistics.median(self.bench.values[what]["original"])), ""))
 
     def row(self, title, what, digits=1, ratio=None, limit=None, unit="",
-            goal=None):
-        """Goal: ours/original at most ratio, or ours at most limit"""
+            goal=None, least=None):
+        """Goal: ours/original at most ratio, or ours at most limit, or ours at
+        least that"""
         if what not in self.bench.values:
             return
         medians = {side: statistics.median(values) for side, values in
@@ -157,7 +158,11 @@ class Table:
         quotient = float("nan")
         if medians.get("original", 0) > 0:
             quotient = medians["ours"] / medians["original"]
-        if ratio is not None or limit is not None:
+        if least is not None:
+            met = medians["ours"] >= least
+            self.missed += not met
+            goal = ">= %d%s %s" % (least, unit, "met" if met else "MISSED")
+        elif ratio is not None or limit is not None:
             met = quotient <= ratio if ratio is not None else \
                 medians["ours"] <= limit
             self.missed += not met
