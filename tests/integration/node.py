@@ -521,6 +521,12 @@ class Director(Proxy):
     def start(self):
         """Returns when the director answers, or will not run."""
         super().start()
+        self.wait_for_answer()
+        return self
+
+    def wait_for_answer(self):
+        """doveadm waits for it itself, but not as long as it takes with
+        valgrind on a busy machine."""
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(patience(20))
             try:
@@ -528,7 +534,6 @@ class Director(Proxy):
                 admin.recv(1)
             except ConnectionError:
                 pass
-        return self
 
     def status(self, *args):
         """doveadm director status as a list of dicts"""

@@ -291,7 +291,7 @@ def test_hook_holds_all_directors(nodes, backends, folder):
     assert done == []
     (folder / "go").touch()
     for thread in threads:
-        thread.join(20)
+        thread.join(patience(20))
     assert len(done) == 2
     assert len((folder / "log").read_text().splitlines()) == 1
     assert {backend_of(member, "jane") for member in ring.members} == {new}

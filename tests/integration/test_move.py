@@ -6,7 +6,7 @@ import re
 import time
 
 import clients
-from node import wait_for
+from node import patience, wait_for
 from ring import BACKENDS, Ring
 
 
@@ -37,7 +37,7 @@ def test_move(nodes, backends):
     again = clients.imap(director.ip, "jane")
     took = time.monotonic() - start
     assert is_over(session)
-    assert 2 <= took <= 6
+    assert 2 <= took <= patience(6)
     assert len(director.log.find("is kicked .1 sessions here.: moved to %s by "
                                  "doveadm" % new)) == 1
     assert len(director.log.find(r"Info: proxy\(jane,.*Kicked by director: "

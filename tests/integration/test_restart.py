@@ -34,6 +34,7 @@ def killed(director):
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: [p for p in director.pids("director") if p != pid],
              "a new director")
+    director.wait_for_answer()
 
 
 def restarted(director):
@@ -45,6 +46,7 @@ def reloaded(director):
     director.reload()
     wait_for(lambda: pid not in director.pids("director"),
              "the old director to end")
+    director.wait_for_answer()
 
 
 def power_failed(director):
@@ -131,6 +133,7 @@ exec "$@"
     director.doveadm("reload")
     director.log.wait("SIGHUP received", count=2)
     wait_for(lambda: len(director.pids("director")) == 2, "two directors")
+    director.wait_for_answer()
     director.doveadm("director", "down", "127.0.0.12")
     os.unlink(waits)
     wait_for(lambda: len(director.pids("director")) == 1, "the end of one")
