@@ -280,6 +280,8 @@ static void client_admitted(struct sim_session *session)
 		return;
 	}
 	sim->tally->sessions++;
+	if (sim->ending)
+		session->length = 0;
 	array_push_back(&sim->sessions, &session);
 	session->token = session->lookup.token;
 	session->since = sim_node_clock(node);
@@ -440,6 +442,24 @@ void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
 		sim_after(sim, SIM_ORPHAN_GRACE, client_orphaned, node,
 			  node->incarnation);
 	}
+}
+
+static void client_hung(struct sim *sim, void *arg, uint64_t since)
+{
+	struct sim_node *node = arg;
+	struct sim_session *session;
+
+	if (node->state != SIM_NODE_PAUSED || node->since != since)
+		return;
+	array_foreach_elem(&sim->sessions, session) {
+		if (session->node == node && session->live && session->started)
+			client_end(sim, session, 0);
+	}
+}
+
+void sim_client_node_paused(struct sim_node *node)
+{
+	sim_after(node->sim, SIM_ORPHAN_GRACE, client_hung, node, node->since);
 }
 
 static void client_reconnect(struct sim *sim ATTR_UNUSED, void *arg,

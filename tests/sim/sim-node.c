@@ -438,6 +438,7 @@ void sim_node_pause(struct sim_node *node)
 	sim_trace(node->sim, node, "PAUSE");
 	node->state = SIM_NODE_PAUSED;
 	node->since = node->sim->now;
+	sim_client_node_paused(node);
 	sim_check_world(node->sim->check);
 }
 

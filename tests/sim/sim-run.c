@@ -16,6 +16,8 @@
 #define SETTLE_STEADY SIM_SECS(1)
 /* and still do this much later; then sessions end, */
 #define SETTLED_TIME SIM_SECS(3)
+/* moves and lookups are over within this, */
+#define OVER_TIME SIM_SECS(60)
 /* and after this the ring is quiet for so long; */
 #define QUIET_BEFORE SIM_SECS(6)
 #define QUIET_TIME SIM_SECS(5)
@@ -198,12 +200,63 @@ static void run_settle(struct sim *sim)
 		(void)run_is_settled(sim, "disagree again");
 }
 
+/* What goes on when nobody has a session any more; NULL if nothing does */
+static const char *run_node_goes_on(const struct sim_node *node)
+{
+	unsigned int moving, leases;
+
+	if (node->core == NULL)
+		return NULL;
+	moving = director_users_moving(node->core);
+	if (moving > 0)
+		return t_strdup_printf("%s moves %u users", node->name, moving);
+	if (sim_client_waits_since(node) != UINT64_MAX)
+		return t_strdup_printf("a lookup waits on %s", node->name);
+	leases = session_leases_total(director_leases(node->core));
+	if (leases > 0)
+		return t_strdup_printf("%s has %u leases", node->name, leases);
+	return NULL;
+}
+
+static const char *run_goes_on(const struct sim *sim)
+{
+	const char *what = NULL;
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count && what == NULL; i++)
+		what = run_node_goes_on(&sim->nodes[i]);
+	return what;
+}
+
+/* What waited for a move begins only now, and ends at once. */
+static void run_end_sessions(struct sim *sim)
+{
+	uint64_t end = sim->now + OVER_TIME + 5 * sim_round_time(sim);
+	bool goes_on = TRUE;
+
+	sim->ending = TRUE;
+	sim_client_end_all(sim);
+	while (sim->failure == NULL && goes_on) {
+		T_BEGIN {
+			const char *what = run_goes_on(sim);
+
+			goes_on = what != NULL;
+			if (goes_on && sim->now >= end)
+				sim_fail(sim, "no end", "%s", what);
+		} T_END;
+		if (goes_on)
+			run_until(sim, sim->now + SETTLE_STEP);
+	}
+	sim_trace(sim, NULL, "SESSIONS ENDED");
+}
+
 static void run_quiet(struct sim *sim)
 {
 	uint64_t lines;
 
-	sim_client_end_all(sim);
-	sim_trace(sim, NULL, "SESSIONS ENDED");
+	run_end_sessions(sim);
+	if (sim->failure != NULL)
+		return;
 	run_until(sim, sim->now + QUIET_BEFORE + 2 * sim_round_time(sim));
 	lines = sim->busy_lines;
 	run_until(sim, sim->now + QUIET_TIME);

@@ -283,6 +283,8 @@ void sim_client_lookup_done(struct director_lookup *lookup, bool success);
 /* The director has gone. Its sessions live on for a while if the login
    processes do. */
 void sim_client_node_stopped(struct sim_node *node, bool sessions_live);
+/* It is hung: its plugins hear nothing of it. */
+void sim_client_node_paused(struct sim_node *node);
 /* They announce themselves. */
 void sim_client_node_started(struct sim_node *node);
 void sim_client_end_all(struct sim *sim);
@@ -318,6 +320,8 @@ struct sim {
 	ARRAY(struct sim_session *) sessions;
 
 	bool resting;
+	/* No sessions any more */
+	bool ending;
 	/* When something was last done to the ring */
 	uint64_t trouble_time;
 	/* When directors last came or went, or were cut off */
