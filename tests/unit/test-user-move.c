@@ -264,8 +264,25 @@ static void test_original(void **state ATTR_UNUSED)
 	in(left, "%s", killed);
 	assert_said(right, killed);
 
+	/* The others have let him in already. */
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|11|%u",
+	   test_hash("jane"));
+	pass(KICK_DELAY + 250);
+	forget_sent();
+	in(left, "USER-MOVE|10.0.0.1|9090|12|%u|%s", test_hash("jane"),
+	   hashed("jane"));
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.3|9090|1|%u",
+	   test_hash("jane"));
+	assert_not_said(right, "USER-KILLED");
+	lookup = test_lookup("jane");
+	pass(3000);
+	assert_int_equal(lookup->state, 0);
+	pass(KICK_DELAY + 500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, hashed("jane"));
+
 	/* It is lost: 30 s, as in the original. */
-	in(left, "USER-MOVE|10.0.0.1|9090|11|%u|%s", test_hash("jim"),
+	in(left, "USER-MOVE|10.0.0.1|9090|13|%u|%s", test_hash("jim"),
 	   elsewhere("jim"));
 	pass(31000);
 	assert_non_null(strstr(str_c(test_logs), "move timed out"));

@@ -18,6 +18,10 @@
 /* A director that is gone may have sessions that nobody sees: so long no move
    ends, unless it comes back (design.md, rule 5). */
 #define MOVE_LOST_GRACE_MSECS 15000
+/* One of 2.3 that still has a move of the user when the next one is told takes
+   its USER-KILLED for the last one. The others have let him in then: so long
+   after that the wave isn't awaited any more. */
+#define MOVE_EVERYWHERE_MSECS 3000
 /* Sessions are looked after at least so often. */
 #define MOVE_LOOK_MSECS 250
 /* Directors that moved the same user at once */
@@ -66,6 +70,9 @@ struct user_move {
 	uint64_t hold_msecs;
 	/* When our own move was told last */
 	uint64_t told_msecs;
+	/* The original's: when USER-KILLED-EVERYWHERE came although USER-KILLED
+	   hadn't, 0 = it didn't */
+	uint64_t everywhere_msecs;
 
 	/* Those that have names; none: as the original does it */
 	struct move_wave waves[MOVE_MAX_WAVES];

@@ -346,6 +346,10 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 	if (move->initiator || move->notified) {
 		move->passed = TRUE;
 		send_killed(moves, move, NULL);
+	} else if (move->everywhere_msecs != 0 &&
+		   now->msecs >= move->everywhere_msecs +
+				 MOVE_EVERYWHERE_MSECS) {
+		move_delay(moves, move, now);
 	}
 	return TRUE;
 }
@@ -512,6 +516,8 @@ unnamed_everywhere(struct ring *ring, struct ring_peer *peer,
 	bool forward = FALSE;
 
 	for (; move != NULL; move = move->tag_next) {
+		if (!move->passed && move->everywhere_msecs == 0)
+			move->everywhere_msecs = now->msecs;
 		if (!move->passed || move->back || move->delaying ||
 		    move->waves_count > 0)
 			continue;
