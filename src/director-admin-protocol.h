@@ -23,6 +23,9 @@
 #define DIRECTOR_ADMIN_REPLY_NOTFOUND "NOTFOUND"
 #define DIRECTOR_ADMIN_REPLY_TRYAGAIN "TRYAGAIN"
 #define DIRECTOR_ADMIN_REPLY_ERROR "ERROR"
+#define DIRECTOR_ADMIN_REPLY_WAITING "WAITING"
+#define DIRECTOR_ADMIN_ROW_NO_ANSWER "NOANSWER"
+#define DIRECTOR_ADMIN_ROW_ONLY_OWN "ONLYOWN"
 #define DIRECTOR_ADMIN_PROGRESS "PROGRESS"
 
 /* Beyond the original:
@@ -34,7 +37,32 @@
    they were begun, followed by the same fields:
      PROGRESS|OK TAB <users of the backends> TAB <users looked at> TAB <moved>
      TAB <being moved> TAB <failed> TAB <milliseconds>
-   and a client that closes stops the flush (moves that have begun go on). */
+   and a client that closes stops the flush (moves that have begun go on).
+
+   USER-KICK <user>|<mask> ["nowait"] ["count"]
+   USER-KICK-ALT <field> <value> ["nowait"] ["count"]
+   USER-MOVE <user>|<hash> <ip> ["user"] ["count"|"wait"]: a mask has * or ?.
+   With "count" or "wait" OK has fields behind it, two for each director: its IP,
+   and how many sessions it has told to end, or "?" if it didn't say so within
+   DIRECTOR_ADMIN_COUNT_MSECS, or can't (2.3). With "wait" the reply comes when
+   the move has ended. After DIRECTOR_ADMIN_MOVE_MSECS that hasn't it is
+     WAITING TAB <what it waits for>
+
+   SESSION-LIST [<user>|<hash>|<mask>]: the live proxied sessions of all
+   directors, then an empty line:
+     <user, "" if not known> TAB <hash> TAB <service> TAB <director's IP> TAB
+     <backend's IP> TAB <since, seconds since 1970> TAB <state>
+   (starting, up, ending, or lost if its login process isn't connected). Among
+   them may be
+     NOANSWER TAB <IP>   the sessions of this director are missing, or some
+     ONLYOWN             those of all others are: some of them are of 2.3, or
+			 there is no ring at the moment */
+
+/* So long the other directors have for telling how many sessions they ended, for
+   an end of a move, and for some sessions of SESSION-LIST. */
+#define DIRECTOR_ADMIN_COUNT_MSECS 2000
+#define DIRECTOR_ADMIN_MOVE_MSECS (60*1000)
+#define DIRECTOR_ADMIN_PAGE_MSECS 5000
 
 #define DIRECTOR_MAX_VHOSTS 1000
 #define DIRECTOR_DEFAULT_VHOSTS 100

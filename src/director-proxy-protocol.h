@@ -38,6 +38,8 @@
 				    pending and established, except those to the
 				    backend <except ip> (may be empty). reason:
 				    who wants it and why, for the log
+     KICK-SESSION <token> [<reason>]
+				    end this one; reason: as above
 
    Fields that the director adds to the auth reply ("OK") and that the plugin
    reads from it: */

@@ -14,24 +14,25 @@
 #include "ring-connection.h"
 #include "server-list.h"
 #include "admin-connection.h"
+#include "admin-sessions.h"
 
 /* Entries of the user table looked at in a slice of USER-LIST */
 #define USER_LIST_STEPS 1000
 
-static const char *quote(const char *str)
+const char *admin_quote(const char *str)
 {
 	return t_strdup_printf("'%s'", str_sanitize(str, 80));
 }
 
-static bool
-parse_ip(struct admin_connection *ac, const char *str, struct ip_addr *ip_r)
+bool admin_parse_ip(struct admin_connection *ac, const char *str,
+		    struct ip_addr *ip_r)
 {
 	const char *tag;
 
 	if (strchr(str, '@') == NULL &&
 	    server_list_parse_ip_tag(str, ip_r, &tag) == 0)
 		return TRUE;
-	admin_error(ac, t_strdup_printf("Invalid IP address %s", quote(str)));
+	admin_error(ac, t_strdup_printf("Invalid IP address %s", admin_quote(str)));
 	return FALSE;
 }
 
@@ -113,19 +114,19 @@ static void host_set(struct admin_connection *ac, const char *const *args,
 
 	if (server_list_parse_ip_tag(args[0], &ip, &tag) < 0) {
 		admin_error(ac, t_strdup_printf("Invalid IP address %s",
-						quote(args[0])));
+						admin_quote(args[0])));
 		return;
 	}
 	if (!server_list_is_tag(tag)) {
 		admin_error(ac, t_strdup_printf(
 			"Invalid tag %s: can't contain spaces or control "
-			"characters", quote(tag)));
+			"characters", admin_quote(tag)));
 		return;
 	}
 	if (args[1] != NULL && str_to_uint(args[1], &vhosts) < 0) {
 		admin_error(ac, t_strdup_printf(
 			"Invalid vhost count %s: must be a number from 0 to "
-			"%u", quote(args[1]), DIRECTOR_MAX_VHOSTS));
+			"%u", admin_quote(args[1]), DIRECTOR_MAX_VHOSTS));
 		return;
 	}
 	if (args[1] != NULL && vhosts > DIRECTOR_MAX_VHOSTS) {
@@ -157,7 +158,7 @@ static void host_set_down(struct admin_connection *ac, const char *const *args,
 	struct director_time now = director_daemon_now();
 	struct ip_addr ip;
 
-	if (parse_ip(ac, args[0], &ip)) {
+	if (admin_parse_ip(ac, args[0], &ip)) {
 		reply_host(ac, director_host_set_down(director_daemon.core, &ip,
 						      down, ADMIN_LOG_PREFIX,
 						      &now));
@@ -181,7 +182,7 @@ cmd_host_remove(struct admin_connection *ac, const char *const *args)
 	struct director_time now = director_daemon_now();
 	struct ip_addr ip;
 
-	if (parse_ip(ac, args[0], &ip)) {
+	if (admin_parse_ip(ac, args[0], &ip)) {
 		reply_host(ac, director_host_remove(director_daemon.core, &ip,
 						    ADMIN_LOG_PREFIX, &now));
 	}
@@ -193,7 +194,7 @@ cmd_host_flush(struct admin_connection *ac, const char *const *args)
 	struct director_time now = director_daemon_now();
 	struct ip_addr ip;
 
-	if (args[0] != NULL && !parse_ip(ac, args[0], &ip))
+	if (args[0] != NULL && !admin_parse_ip(ac, args[0], &ip))
 		return;
 	reply_host(ac, director_host_flush(director_daemon.core,
 					   args[0] == NULL ? NULL : &ip,
@@ -208,7 +209,7 @@ cmd_host_reset_users(struct admin_connection *ac, const char *const *args)
 	struct ip_addr ip;
 
 	one = args[0] != NULL && args[0][0] != '\0';
-	if (one && !parse_ip(ac, args[0], &ip))
+	if (one && !admin_parse_ip(ac, args[0], &ip))
 		return;
 	if (args[0] != NULL && args[1] != NULL) {
 		if (args[1][0] != '\0' &&
@@ -216,7 +217,7 @@ cmd_host_reset_users(struct admin_connection *ac, const char *const *args)
 		     max_parallel == 0)) {
 			admin_error(ac, t_strdup_printf(
 				"Invalid number of parallel moves %s: must be "
-				"at least 1", quote(args[1])));
+				"at least 1", admin_quote(args[1])));
 			return;
 		}
 		if (args[2] != NULL) {
@@ -224,7 +225,7 @@ cmd_host_reset_users(struct admin_connection *ac, const char *const *args)
 			if (!progress) {
 				admin_error(ac, t_strdup_printf(
 					"Invalid parameter %s: must be "
-					"progress", quote(args[2])));
+					"progress", admin_quote(args[2])));
 				return;
 			}
 		}
@@ -332,12 +333,12 @@ parse_director(struct admin_connection *ac, const char *const *args,
 	       struct ring_address *address_r)
 {
 	address_r->port = 0;
-	if (!parse_ip(ac, args[0], &address_r->ip))
+	if (!admin_parse_ip(ac, args[0], &address_r->ip))
 		return FALSE;
 	if (args[1] != NULL && net_str2port(args[1], &address_r->port) < 0) {
 		admin_error(ac, t_strdup_printf(
 			"Invalid port %s: must be a number from 1 to 65535",
-			quote(args[1])));
+			admin_quote(args[1])));
 		return FALSE;
 	}
 	return TRUE;
@@ -380,10 +381,8 @@ cmd_director_remove(struct admin_connection *ac, const char *const *args)
 
 /* -- USER-* -- */
 
-/* A number is a hash, unless the caller says that it is a name. */
-static int
-parse_user(const char *user, bool is_name, uint32_t *hash_r,
-	   const char **error_r)
+int admin_parse_user(const char *user, bool is_name, uint32_t *hash_r,
+		     const char **error_r)
 {
 	if (!is_name && str_to_uint32(user, hash_r) == 0)
 		return 0;
@@ -420,7 +419,7 @@ cmd_user_lookup(struct admin_connection *ac, const char *const *args)
 		tag = args[1];
 		is_name = args[2] != NULL && strcmp(args[2], "user") == 0;
 	}
-	if (parse_user(args[0], is_name, &hash, &error) < 0) {
+	if (admin_parse_user(args[0], is_name, &hash, &error) < 0) {
 		e_error(ac->conn.event, "%s", error);
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
 		return;
@@ -439,60 +438,6 @@ cmd_user_lookup(struct admin_connection *ac, const char *const *args)
 		backend_ip_str(backend_by_hash(backends, tag, hash)),
 		backend_ip_str(director_initial_backend(director, tag,
 							hash))));
-}
-
-static void
-cmd_user_move(struct admin_connection *ac, const char *const *args)
-{
-	struct director_time now = director_daemon_now();
-	bool is_name = args[2] != NULL && strcmp(args[2], "user") == 0;
-	struct ip_addr ip;
-	const char *error;
-	uint32_t hash;
-
-	if (!parse_ip(ac, args[1], &ip))
-		return;
-	if (parse_user(args[0], is_name, &hash, &error) < 0) {
-		e_error(ac->conn.event, "%s", error);
-		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
-		return;
-	}
-	switch (director_user_move(director_daemon.core, hash, &ip,
-				   ADMIN_LOG_PREFIX, &now)) {
-	case DIRECTOR_HOST_OK:
-		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
-		break;
-	case DIRECTOR_HOST_NOTFOUND:
-		admin_reply(ac, DIRECTOR_ADMIN_REPLY_NOTFOUND);
-		break;
-	case DIRECTOR_HOST_UNSAFE:
-		admin_reply(ac, t_strconcat(
-			"user can't be moved safely: ",
-			director_unsafe_reason(director_daemon.core), NULL));
-		break;
-	default:
-		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
-		break;
-	}
-	director_daemon_commit();
-}
-
-static void
-cmd_user_kick(struct admin_connection *ac, const char *const *args)
-{
-	struct director_time now = director_daemon_now();
-	unsigned int kicked;
-	const char *error;
-
-	if (director_user_kick(director_daemon.core, args[0], ADMIN_LOG_PREFIX,
-			       &now, &kicked, &error) < 0) {
-		e_error(ac->conn.event, "%s", error);
-		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
-		return;
-	}
-	e_info(ac->conn.event, "Kicking user %s (%u sessions here)", args[0],
-	       kicked);
-	admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
 }
 
 struct user_list_context {
@@ -552,7 +497,7 @@ static void
 cmd_user_list(struct admin_connection *ac, const char *const *args)
 {
 	i_zero(&ac->walk_ip);
-	if (args[0] != NULL && !parse_ip(ac, args[0], &ac->walk_ip))
+	if (args[0] != NULL && !admin_parse_ip(ac, args[0], &ac->walk_ip))
 		return;
 	ac->walk_pos = 0;
 	admin_output(ac, user_list_more);
@@ -583,9 +528,14 @@ static const struct admin_command {
 	{ "USER-LOOKUP", 1, 3, FALSE, cmd_user_lookup,
 	  "<user>|<hash> [<tag> [user]]" },
 	{ "USER-LIST", 0, 1, FALSE, cmd_user_list, "[<ip>]" },
-	{ "USER-MOVE", 2, 3, FALSE, cmd_user_move,
-	  "<user>|<hash> <ip> [user]" },
-	{ "USER-KICK", 1, 2, FALSE, cmd_user_kick, "<user> [nowait]" },
+	{ "USER-MOVE", 2, 4, FALSE, admin_cmd_user_move,
+	  "<user>|<hash> <ip> [user] [count|wait]" },
+	{ "USER-KICK", 1, 3, FALSE, admin_cmd_user_kick,
+	  "<user>|<mask> [nowait] [count]" },
+	{ "USER-KICK-ALT", 2, 4, FALSE, admin_cmd_user_kick_alt,
+	  "<field> <value> [nowait] [count]" },
+	{ "SESSION-LIST", 0, 1, FALSE, admin_cmd_session_list,
+	  "[<user>|<hash>|<mask>]" },
 };
 
 static const struct admin_command *admin_command_find(const char *name)
@@ -619,7 +569,7 @@ void admin_command(struct admin_connection *ac, const char *const *args)
 	cmd = admin_command_find(args[0]);
 	if (cmd == NULL) {
 		admin_error(ac, t_strdup_printf("Unknown command %s",
-						quote(args[0])));
+						admin_quote(args[0])));
 		return;
 	}
 	args++;

@@ -26,7 +26,8 @@ static void admin_process(struct admin_connection *ac);
 static bool admin_is_busy(const struct admin_connection *ac)
 {
 	return ac->output_more != NULL || ac->waiting_change ||
-		ac->waiting_line != NULL || ac->flush != NULL;
+		ac->waiting_line != NULL || ac->flush != NULL ||
+		ac->query != NULL;
 }
 
 bool admin_output_has_room(struct admin_connection *ac)
@@ -46,6 +47,7 @@ static void admin_destroy(struct connection *conn)
 	timeout_remove(&ac->to_wait);
 	timeout_remove(&ac->to_output);
 	timeout_remove(&ac->to_flush);
+	admin_query_free(ac);
 	if (ac->flush != NULL)
 		director_flush_unref(&ac->flush, ac->flush_progress);
 	i_free(ac->waiting_line);
@@ -249,6 +251,7 @@ static void admin_output_slice(struct admin_connection *ac)
 	if (ac->conn.output->closed) {
 		/* nobody to give it to */
 		ac->output_more = NULL;
+		admin_query_free(ac);
 	}
 	if (ac->output_more == NULL)
 		admin_process(ac);
@@ -383,6 +386,11 @@ static void admin_process(struct admin_connection *ac)
 		connection_input_halt(conn);
 	else if (conn->io == NULL)
 		connection_input_resume(conn);
+}
+
+void admin_continue(struct admin_connection *ac)
+{
+	admin_process(ac);
 }
 
 static void admin_input(struct connection *conn)

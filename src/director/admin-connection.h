@@ -44,6 +44,8 @@ struct admin_connection {
 	/* HOST-RESET-USERS that is awaited; NULL: none */
 	struct user_flush *flush;
 	struct timeout *to_flush;
+	/* What is awaited from other directors (admin-sessions.c); NULL: none */
+	struct admin_query *query;
 	/* Gives the next slice */
 	struct timeout *to_output;
 
@@ -70,7 +72,22 @@ void admin_output(struct admin_connection *conn, admin_output_t *output_more);
 /* Is there room for more output now? */
 bool admin_output_has_room(struct admin_connection *conn);
 
-/* admin-commands.c: executes one line. */
+/* Goes on with the next command, if the one before is done. */
+void admin_continue(struct admin_connection *conn);
+
+/* admin-sessions.c: nothing is awaited any more. */
+void admin_query_free(struct admin_connection *conn);
+
+/* admin-commands.c: 'str', fit for a log */
+const char *admin_quote(const char *str);
+/* Returns FALSE after it has replied with an error. */
+bool admin_parse_ip(struct admin_connection *conn, const char *str,
+		    struct ip_addr *ip_r);
+/* A number is a hash, unless the caller says that it is a name. Returns 0, or
+   -1 and error_r. */
+int admin_parse_user(const char *user, bool is_name, uint32_t *hash_r,
+		     const char **error_r);
+/* Executes one line. */
 void admin_command(struct admin_connection *conn, const char *const *args);
 /* Has it to wait until the ring is synced? */
 bool admin_command_waits(const char *const *args);

@@ -11,6 +11,7 @@
 #include "master-service.h"
 #include "master-service-settings.h"
 #include "admin-connection.h"
+#include "admin-sessions.h"
 #include "auth-relay.h"
 #include "director-settings.h"
 #include "flush-hook.h"
@@ -145,7 +146,20 @@ daemon_flush_hook(void *context ATTR_UNUSED,
 	return flush_hook_run(hook);
 }
 
+static bool
+daemon_kick_session(void *context ATTR_UNUSED, struct session_plugin *plugin,
+		    const struct session_token *token, const char *reason)
+{
+	return login_registry_kick_session(plugin, token, reason);
+}
+
 static const struct director_vfuncs daemon_vfuncs = {
+	.sessions = {
+		.kick = daemon_kick_session,
+		.kicked = admin_sessions_kicked,
+		.row = admin_sessions_row,
+		.end = admin_sessions_end,
+	},
 	.flush_hook = daemon_flush_hook,
 	.kick = daemon_kick,
 	.record = daemon_record,
@@ -331,6 +345,7 @@ bool director_daemon_init(const struct director_settings *set,
 		.user_expire_secs = set->director_user_expire,
 		.user_kick_delay_msecs =
 			set->director_user_kick_delay * 1000,
+		.max_parallel_kicks = set->director_max_parallel_kicks,
 		.max_parallel_moves = set->director_max_parallel_moves,
 	};
 	struct director_vfuncs vfuncs = daemon_vfuncs;

@@ -5,7 +5,6 @@
 #include "ioloop.h"
 #include "istream.h"
 #include "ostream.h"
-#include "str-sanitize.h"
 #include "strescape.h"
 #include "strnum.h"
 #include "master-service.h"
@@ -22,6 +21,9 @@
 #define REGISTRY_INPUT_LITTLE 2048
 /* More than one machine ever has: somebody is making them up */
 #define REGISTRY_MAX_SESSIONS 4000000
+/* A login process that has so much to read isn't told to end more sessions by
+   themselves: it gets its time. */
+#define REGISTRY_KICKS_MAX_SIZE (128*1024)
 /* Complaints about one connection's lines before it is closed */
 #define REGISTRY_MAX_ERRORS 10
 
@@ -92,9 +94,6 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	rc->plugin = session_plugin_init(leases, process);
 	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);
-	i_strocpy(rc->plugin->service,
-		  str_sanitize(args[1], SESSION_SERVICE_SIZE - 1),
-		  SESSION_SERVICE_SIZE);
 	return 1;
 }
 
@@ -113,7 +112,7 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 		return registry_error(rc, "START", "too many sessions");
 	if (session_token_parse(args[0], &token) < 0)
 		return registry_error(rc, "START", "invalid token");
-	if (str_to_uint32(args[1], &hash) < 0)
+	if (str_to_uint32(args[1], &hash) < 0 || hash == 0)
 		return registry_error(rc, "START", "invalid user hash");
 	if (net_addr2ip(args[2], &ip) < 0)
 		return registry_error(rc, "START", "invalid backend IP");
@@ -256,6 +255,23 @@ void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
 		"KICK\t%u\t%s\t%s\n", hash,
 		except == NULL ? "" : net_ip2addr(except),
 		str_tabescape(reason)));
+}
+
+bool login_registry_kick_session(struct session_plugin *plugin,
+				 const struct session_token *token,
+				 const char *reason)
+{
+	struct registry_connection *rc = plugin->connection;
+
+	if (o_stream_get_buffer_used_size(rc->conn.output) >
+	    REGISTRY_KICKS_MAX_SIZE)
+		return FALSE;
+	T_BEGIN {
+		o_stream_nsend_str(rc->conn.output, t_strdup_printf(
+			"KICK-SESSION\t%s\t%s\n", session_token_str(token),
+			str_tabescape(reason)));
+	} T_END;
+	return TRUE;
 }
 
 static const struct connection_settings registry_set = {

@@ -17,7 +17,13 @@ void login_registry_connection_create(struct master_service_connection *conn);
    that backend (may be NULL). */
 struct session_plugin;
 struct ip_addr;
+struct session_token;
 void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
 			 const struct ip_addr *except, const char *reason);
+/* Tells it to end this session. Returns FALSE if it has too much to read
+   already. */
+bool login_registry_kick_session(struct session_plugin *plugin,
+				 const struct session_token *token,
+				 const char *reason);
 
 #endif

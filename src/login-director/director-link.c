@@ -301,6 +301,20 @@ link_cmd_kick(struct director_link *link, const char *const *args)
 	return 1;
 }
 
+static int
+link_cmd_kick_session(struct director_link *link, const char *const *args)
+{
+	struct director_session *session;
+
+	if (args[0] == NULL)
+		return -1;
+	session = director_sessions_find_token(link->sessions, args[0]);
+	/* it may have ended meanwhile */
+	if (session != NULL)
+		link->kick(session, link_kick_reason(args[1]));
+	return 1;
+}
+
 static int link_conn_input_args(struct connection *conn,
 				const char *const *args)
 {
@@ -312,6 +326,11 @@ static int link_conn_input_args(struct connection *conn,
 		link_error(link, t_strdup_printf(
 			"Invalid KICK from director: %s",
 			t_strarray_join(args + 1, " ")));
+		return -1;
+	}
+	if (null_strcmp(args[0], "KICK-SESSION") == 0 &&
+	    link_cmd_kick_session(link, args + 1) < 0) {
+		link_error(link, "Invalid KICK-SESSION from director");
 		return -1;
 	}
 	return 1;

@@ -214,6 +214,13 @@ director_sessions_find(struct director_sessions *sessions, uint32_t hash,
 }
 
 struct director_session *
+director_sessions_find_token(struct director_sessions *sessions,
+			     const char *token)
+{
+	return hash_table_lookup(sessions->by_token, token);
+}
+
+struct director_session *
 director_sessions_first(struct director_sessions *sessions)
 {
 	return sessions->head;

@@ -64,6 +64,10 @@ void director_session_remove(struct director_sessions *sessions,
 struct director_session *
 director_sessions_find(struct director_sessions *sessions, uint32_t hash,
 		       const struct ip_addr *except_ip);
+/* NULL if there is none. */
+struct director_session *
+director_sessions_find_token(struct director_sessions *sessions,
+			     const char *token);
 struct director_session *
 director_sessions_first(struct director_sessions *sessions);
 unsigned int director_sessions_count(const struct director_sessions *sessions);

@@ -422,6 +422,26 @@ static void test_kick_reason(void **state ATTR_UNUSED)
 	assert_int_equal(errors_logged, 0);
 }
 
+static void test_kick_one(void **state ATTR_UNUSED)
+{
+	struct test_client a, b;
+
+	start(&a, "a1", 1, &ip1, "a");
+	accept_link();
+	expect("ANNOUNCED\n");
+	start(&b, "b1", 1, &ip1, "b");
+	/* unknown ones have ended already */
+	send_text(HELLO "KICK-SESSION\tx1\nKICK-SESSION\tb1\twhy\n"
+		  "KICK-SESSION\tb1\n");
+	expect("END\tb1\t");
+	assert_int_equal(kicked, 1);
+	assert_string_equal(kick_reason, "Kicked by director: why");
+	assert_null(b.session);
+	assert_non_null(a.session);
+	assert_int_equal(errors_logged, 0);
+	director_link_end(director, &a.session, "");
+}
+
 static void test_reconnect(void **state ATTR_UNUSED)
 {
 	struct test_client clients[4];
@@ -658,6 +678,7 @@ int main(void)
 		TEST(test_names),
 		TEST(test_kick_sessions),
 		TEST(test_kick_reason),
+		TEST(test_kick_one),
 		TEST(test_reconnect),
 		TEST(test_garbage),
 		TEST(test_unknown_commands),

@@ -149,6 +149,36 @@ static const struct {
 	{ "USER-KICK-HASH\t10.0.0.1\t9090\t7\t5\t10.0.0.2", 9, AFTERWARDS,
 	  "10.0.0.1:9090", NULL, "10.0.0.2",
 	  { .type = RING_USER_KICK_HASH, .seq = 7, .hash = 5 } },
+	{ "USER-KICK\t10.0.0.1\t9090\t7\tj*\t1", OURS, AFTERWARDS,
+	  "10.0.0.1:9090", NULL, NULL,
+	  { .type = RING_USER_KICK, .seq = 7, .text = "j*", .flag = TRUE } },
+	{ "USER-KICK-ALT\t10.0.0.1\t9090\t7\tuser_a\t5\t1", OURS, AFTERWARDS,
+	  "10.0.0.1:9090", NULL, NULL,
+	  { .type = RING_USER_KICK_ALT, .seq = 7, .text = "user_a",
+	    .value = "5", .flag = TRUE } },
+	{ "USER-COUNT\t10.0.0.1\t9090\t7\t5\t10.0.0.2", OURS, AFTERWARDS,
+	  "10.0.0.1:9090", NULL, "10.0.0.2",
+	  { .type = RING_USER_COUNT, .seq = 7, .hash = 5 } },
+	{ "USER-KICKED\t10.0.0.3\t9090\t10.0.0.1\t9090\t7\t64\t0", OURS,
+	  AFTERWARDS, "10.0.0.1:9090", "10.0.0.3:9090", NULL,
+	  { .type = RING_USER_KICKED, .seq = 7, .hops = 64 } },
+	{ "SESSIONS\t10.0.0.3\t9090\tfd00::1\t9090\t7\t64\t4294967295", OURS,
+	  HANDSHAKE, "[fd00::1]:9090", "10.0.0.3:9090", NULL,
+	  { .type = RING_SESSIONS, .seq = 7, .hops = 64,
+	    .place = UINT32_MAX } },
+	{ "SESSIONS\t10.0.0.3\t9090\t10.0.0.1\t9090\t7\t64\t0\tj*", OURS,
+	  AFTERWARDS, "10.0.0.1:9090", "10.0.0.3:9090", NULL,
+	  { .type = RING_SESSIONS, .seq = 7, .hops = 64, .text = "j*" } },
+	{ "SESSION\t10.0.0.3\t9090\t10.0.0.1\t9090\t7\t1\t5\t10.0.0.2\t"
+	  "1700000000\timap\tup\tjane", OURS,
+	  AFTERWARDS, "10.0.0.1:9090", "10.0.0.3:9090", "10.0.0.2",
+	  { .type = RING_SESSION, .seq = 7, .hops = 1, .hash = 5,
+	    .timestamp = 1700000000, .has_timestamp = TRUE,
+	    .hostname = "imap", .tag = "up", .text = "jane" } },
+	{ "SESSIONS-END\t10.0.0.3\t9090\t10.0.0.1\t9090\t7\t64\t9\t50", OURS,
+	  AFTERWARDS, "10.0.0.1:9090", "10.0.0.3:9090", NULL,
+	  { .type = RING_SESSIONS_END, .seq = 7, .hops = 64, .place = 9,
+	    .count = 50 } },
 	{ "USER-KILLED\t5", 9, AFTERWARDS, NULL, NULL, NULL,
 	  { .type = RING_USER_KILLED, .hash = 5 } },
 	{ "USER-KILLED-EVERYWHERE\t10.0.0.1\t9090\t7\t5", 9, AFTERWARDS,
@@ -258,6 +288,7 @@ static bool is_exact(enum ring_message_type type)
 	case RING_USER_KICK:
 	case RING_USER_KICK_ALT:
 	case RING_USER_KICK_HASH:
+	case RING_USER_COUNT:
 	case RING_USER_KILLED:
 	case RING_USER_KILLED_EVERYWHERE:
 		return TRUE;
@@ -525,8 +556,13 @@ static void test_table(void **state ATTR_UNUSED)
 		{ RING_USER_KICK, 4, RING_TRAVEL_ALL },
 		{ RING_USER_KICK_ALT, 8, RING_TRAVEL_ALL },
 		{ RING_USER_KICK_HASH, 4, RING_TRAVEL_ALL },
+		{ RING_USER_COUNT, 10, RING_TRAVEL_ALL },
+		{ RING_USER_KICKED, 10, RING_TRAVEL_TO },
 		{ RING_USER_KILLED, 0, RING_TRAVEL_OWN },
 		{ RING_USER_KILLED_EVERYWHERE, 0, RING_TRAVEL_ALL },
+		{ RING_SESSIONS, 10, RING_TRAVEL_TO },
+		{ RING_SESSION, 10, RING_TRAVEL_TO },
+		{ RING_SESSIONS_END, 10, RING_TRAVEL_TO },
 		{ RING_SYNC, 0, RING_TRAVEL_OWN },
 		{ RING_PING, 0, RING_TRAVEL_LINK },
 		{ RING_PONG, 0, RING_TRAVEL_LINK },

@@ -74,6 +74,9 @@ assert_message_equal(const struct ring_message *m1,
 	assert_true(m1->changed == m2->changed);
 	assert_true(m1->even_clock == m2->even_clock);
 	assert_true(net_ip_compare(&m1->ip, &m2->ip));
+	assert_int_equal(m1->hops, m2->hops);
+	assert_int_equal(m1->count, m2->count);
+	assert_int_equal(m1->place, m2->place);
 	assert_int_equal(m1->vhosts, m2->vhosts);
 	assert_text_equal(m1->tag, m2->tag);
 	assert_text_equal(m1->hostname, m2->hostname);

@@ -384,38 +384,6 @@ static void test_nonsense(void **state ATTR_UNUSED)
 	assert_not_said(right, "USER-KILLED|");
 }
 
-static void test_kicks(void **state ATTR_UNUSED)
-{
-	unsigned int kicked;
-	const char *error;
-
-	begin(3);
-	(void)session("jane");
-	(void)session("jane");
-	forget_sent();
-	assert_int_equal(director_user_kick(director, "jane", "doveadm: ",
-					    &now, &kicked, &error), 0);
-	ring_end();
-	assert_int_equal(kicked, 2);
-	/* a plugin is told once */
-	assert_string_equal(str_c(kicks), t_strdup_printf(
-		"%u - kicked by doveadm\n", test_hash("jane")));
-	assert_string_equal(said_after(left, "USER-KICK"), "jane");
-	str_truncate(kicks, 0);
-	in(left, "USER-KICK|10.0.0.1|9090|5|jane");
-	assert_string_equal(str_c(kicks), t_strdup_printf(
-		"%u - kicked by director 10.0.0.1:9090\n", test_hash("jane")));
-	str_truncate(kicks, 0);
-	in(left, "USER-KICK-HASH|10.0.0.1|9090|6|%u|%s", test_hash("jane"),
-	   hashed("jane"));
-	assert_string_equal(str_c(kicks), "");
-	in(left, "USER-KICK-HASH|10.0.0.1|9090|7|%u|%s", test_hash("jane"),
-	   elsewhere("jane"));
-	assert_string_equal(str_c(kicks), t_strdup_printf(
-		"%u %s director 10.0.0.1:9090 says that he belongs to %s\n",
-		test_hash("jane"), elsewhere("jane"), elsewhere("jane")));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -430,7 +398,6 @@ int main(void)
 		move_test(test_tags),
 		move_test(test_too_many),
 		move_test(test_nonsense),
-		move_test(test_kicks),
 	};
 
 	return run_test_cases(tests);

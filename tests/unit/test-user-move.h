@@ -22,10 +22,14 @@ static inline void test_kick(void *context ATTR_UNUSED,
 		    except == NULL ? "-" : net_ip2addr(except), reason);
 }
 
+/* A test that is about more than moves sets them before begin(). */
+static struct director_session_vfuncs test_session_vfuncs;
+
 static inline void begin(unsigned int members)
 {
 	test_set.user_kick_delay_msecs = KICK_DELAY;
 	ring_vfuncs.kick = test_kick;
+	ring_vfuncs.sessions = test_session_vfuncs;
 	kicks = str_new(test_pool, 128);
 	ring_start(members == 1 ? 1 : 2, members);
 	if (members > 1) {

@@ -4,6 +4,7 @@
 #include "director.h"
 #include "log-throttle.h"
 #include "user-flush.h"
+#include "user-kick.h"
 #include "user-move.h"
 
 /* Lines that are throttled */
@@ -34,6 +35,8 @@ struct director {
 	struct session_leases *leases;
 	struct user_moves *moves;
 	struct user_flushes *flushes;
+	struct user_kicks *kicking;
+	struct session_queries *session_queries;
 	/* Number of director_kick_sessions() */
 	unsigned int kicks;
 	struct ring *ring;
@@ -144,6 +147,9 @@ director_kick_sessions(struct director *director, const char *tag,
 const char *director_log_who(const char *by);
 /* "director 10.0.0.1:9090" */
 const char *director_who(const struct ring_address *address);
+/* How many sessions has he that aren't to the backend except, in its tag? */
+unsigned int director_count_sessions(struct director *director, uint32_t hash,
+				     const struct ip_addr *except);
 /* Has the user sessions, or may get them from answers that are out, that aren't
    to the backend except (may be NULL)? */
 bool director_has_sessions(struct director *director, const char *tag,

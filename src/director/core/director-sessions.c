@@ -68,7 +68,7 @@ static void kick_user(const struct session_user *user, void *context)
 {
 	struct kick_context *ctx = context;
 	struct director *director = ctx->director;
-	const struct session_lease *lease;
+	struct session_lease *lease;
 
 	/* one of an unknown tag may be of this one */
 	if (ctx->tag != NULL && user->tag != NULL &&
@@ -80,8 +80,10 @@ static void kick_user(const struct session_user *user, void *context)
 		     net_ip_compare(&lease->backend->ip, ctx->except)))
 			continue;
 		ctx->count++;
-		if (!session_lease_is_told(lease) ||
-		    lease->plugin->kicked == director->kicks)
+		if (!session_lease_is_told(lease))
+			continue;
+		lease->ending = TRUE;
+		if (lease->plugin->kicked == director->kicks)
 			continue;
 		lease->plugin->kicked = director->kicks;
 		if (director->v.kick == NULL)

@@ -8,6 +8,7 @@
 #include "user-move.h"
 #include "username-hash.h"
 #include "ring-private.h"
+#include "session-list.h"
 
 /* Slices of work: each about 100 microseconds */
 #define RUN_MAX_STEPS 1000
@@ -70,6 +71,8 @@ director_init(const struct director_core_settings *set,
 					  director_user_refreshed);
 	director->moves = user_moves_init(director);
 	director->flushes = user_flushes_init(director);
+	director->kicking = user_kicks_init(director);
+	director->session_queries = session_queries_init(director);
 	(void)ring_init(director, &set->ring, now);
 	return director;
 }
@@ -83,6 +86,8 @@ void director_deinit(struct director **_director)
 	ring_deinit(&director->ring);
 	user_moves_deinit(&director->moves);
 	user_flushes_deinit(&director->flushes);
+	user_kicks_deinit(&director->kicking);
+	session_queries_deinit(&director->session_queries);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -250,6 +255,10 @@ bool director_run(struct director *director, const struct director_time *now)
 	/* (moves that have ended make room) */
 	if (user_flushes_next_deadline(director->flushes, now) == now->msecs)
 		more = TRUE;
+	if (user_kicks_run(director->kicking, now))
+		more = TRUE;
+	if (session_queries_run(director->session_queries, now))
+		more = TRUE;
 	if (now->msecs >= ring_next_deadline(director->ring))
 		ring_run(director->ring, now);
 	return more;
@@ -269,6 +278,7 @@ uint64_t director_next_deadline(struct director *director,
 
 	if (director->retry != NULL || director->walking ||
 	    director->adopting ||
+	    session_queries_pending(director->session_queries) ||
 	    backends_have_dead_slots(director->backends))
 		return now->msecs;
 	if (director->waiting_head != NULL) {
@@ -284,6 +294,8 @@ uint64_t director_next_deadline(struct director *director,
 	min_deadline(&deadline, user_moves_next_deadline(director->moves));
 	min_deadline(&deadline,
 		     user_flushes_next_deadline(director->flushes, now));
+	min_deadline(&deadline,
+		     user_kicks_next_deadline(director->kicking, now));
 	if (director->ring_delay_msecs != 0 && !director->ring_delay_logged) {
 		min_deadline(&deadline, director->ring_delay_msecs +
 			     RING_DELAY_LOG_MSECS);

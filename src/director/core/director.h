@@ -4,6 +4,7 @@
 #include "backend.h"
 #include "user-table.h"
 #include "session-lease.h"
+#include "director-sessions.h"
 #include "ring.h"
 
 /* Ties the core together: events in, actions out. No I/O and no clock: all
@@ -40,6 +41,8 @@ struct director_core_settings {
 	unsigned int user_kick_delay_msecs;
 	/* director_max_parallel_moves: of a flush */
 	unsigned int max_parallel_moves;
+	/* director_max_parallel_kicks; 0: the default */
+	unsigned int max_parallel_kicks;
 	/* Random, told to nobody: the tables of what comes from outside are
 	   hashed with it */
 	uint64_t hash_key;
@@ -151,6 +154,7 @@ struct director_vfuncs {
 	bool (*flush_hook)(void *context,
 			   const struct director_flush_hook *hook);
 
+	struct director_session_vfuncs sessions;
 	struct ring_vfuncs ring;
 };
 
@@ -284,7 +288,7 @@ director_initial_backend(struct director *director, const char *tag,
 /* The setting's own list, as backends */
 struct backends *director_initial_backends(struct director *director);
 
-/* -- Moves and kicks (assignment.md §6, §7) -- */
+/* -- Moves (assignment.md §6); kicks are in director-sessions.h -- */
 
 /* Moves the user, in the tag of the backend, to it: NOTFOUND if there is none,
    BUSY if he is being moved, UNSAFE if he may have sessions that no login process
@@ -301,11 +305,6 @@ void director_flush_hook_ended(struct director *director, uint32_t hash,
 			       unsigned int id, const struct director_time *now);
 /* Users who are being moved, and held here */
 unsigned int director_users_moving(const struct director *director);
-/* Ends the user's sessions in the whole ring. *kicked_r: how many there are
-   here. Returns -1 and error_r if the name can't be hashed. */
-int director_user_kick(struct director *director, const char *username,
-		       const char *by, const struct director_time *now,
-		       unsigned int *kicked_r, const char **error_r);
 
 /* -- Flushes (assignment.md §9) -- */
 

@@ -58,6 +58,12 @@ enum ring_field_id {
 	F_USER_TIME,
 	F_MAJOR,
 	F_MINOR,
+	F_HOPS,
+	F_COUNT,
+	F_COUNT_WANTED,
+	F_PLACE,
+	F_SERVICE,
+	F_SESSION_STATE,
 	F_FLAG, F_ISNT_READY, F_TARGET, F_WAVE_IP, F_WAVE_PORT, F_WAVE,
 	F_NOWHERE,
 	F_HOSTS_HASH,
@@ -96,7 +102,7 @@ struct ring_row {
 	enum ring_travel travel;
 	enum ring_when when;
 	/* ended by F_END */
-	enum ring_field_id fields[11];
+	enum ring_field_id fields[14];
 
 	/* Peers with a minor lower than this know it as old_name with at least
 	   old_args arguments. */

@@ -47,8 +47,14 @@ enum ring_message_type {
 	RING_USER_KICK,
 	RING_USER_KICK_ALT,
 	RING_USER_KICK_HASH,
+	RING_USER_COUNT,
+	RING_USER_KICKED,
 	RING_USER_KILLED,
 	RING_USER_KILLED_EVERYWHERE,
+	/* Sessions */
+	RING_SESSIONS,
+	RING_SESSION,
+	RING_SESSIONS_END,
 	/* The link */
 	RING_SYNC,
 	RING_PING,
@@ -67,6 +73,9 @@ enum ring_travel {
 	/* To all connections except the sender's; has an origin and a sequence
 	   number */
 	RING_TRAVEL_ALL,
+	/* To the right until it is at the director that it is for; at most so
+	   many hops */
+	RING_TRAVEL_TO,
 };
 
 /* A director is identified by address and port. */
@@ -79,10 +88,12 @@ struct ring_message {
 	enum ring_message_type type;
 
 	/* Who sent it first, and the how manieth it is from there (RING_TRAVEL_
-	   ALL and USER-WEAK). SYNC: its originator and seq. */
+	   ALL and USER-WEAK). SYNC: its originator and seq. RING_TRAVEL_TO: its
+	   sender, and the number of what is asked or answered. */
 	struct ring_address origin;
 	uint32_t seq;
-	/* ME, DIRECTOR, DIRECTOR-REMOVE, CONNECT: which director */
+	/* ME, DIRECTOR, DIRECTOR-REMOVE, CONNECT: which director;
+	   RING_TRAVEL_TO: for whom it is */
 	struct ring_address director;
 	/* From minor 10 on. ME: which process start of it; DIRECTOR: the same, 0
 	   if not known; USER: of the director whose clock the timestamp is
@@ -103,13 +114,21 @@ struct ring_message {
 	   has no name */
 	uint32_t wave;
 
-	/* Backend; USER-KICK-HASH: the spared one; USER-KILLED(-EVERYWHERE) from
+	/* RING_TRAVEL_TO: how often it may still be passed on */
+	uint32_t hops;
+	/* USER-KICKED, SESSIONS-END: how many sessions */
+	uint32_t count;
+	/* SESSIONS: where in the director's list; SESSIONS-END: where it goes on,
+	   0 = that was all */
+	uint32_t place;
+
+	/* Backend; USER-KICK-HASH, USER-COUNT: the spared one; USER-KILLED(-EVERYWHERE) from
 	   minor 10 on: to which he moves, family 0 if not told */
 	struct ip_addr ip;
 	uint32_t vhosts;
-	/* "" if none */
+	/* "" if none; SESSION: its state */
 	const char *tag;
-	/* "" if none */
+	/* "" if none; SESSION: its service */
 	const char *hostname;
 	bool down;
 	/* The state (down, timestamp) is given. */
@@ -122,7 +141,7 @@ struct ring_message {
 
 	/* Seconds since 1970 on the sender's clock (SYNC: the originator's).
 	   HOST: of the last up/down change; USER, U: last use; ME, PING, PONG:
-	   now. */
+	   now; SESSION: when it began. */
 	time_t timestamp;
 	bool has_timestamp;
 
@@ -133,15 +152,16 @@ struct ring_message {
 	/* HOST-HAND-START, -END: the sender knows a ring that is or was
 	   handshaked. From minor 10 on: DONE: it doesn't; USER-MOVE, USER-
 	   KILLED(-EVERYWHERE): he is only ended on that backend, since there is
-	   no other one */
+	   no other one; USER-KICK(-ALT): it is to be told how many there were */
 	bool flag;
 	/* SYNC; 0 = not told */
 	uint32_t hosts_hash;
 	/* PING, PONG: bytes that the sender has not sent yet */
 	uint64_t buffered;
 
-	/* VERSION: protocol name; OPTIONS: all, separated by TABs; USER-KICK:
-	   user name; USER-KICK-ALT: field; QUIT: reason. "" if none. */
+	/* VERSION: protocol name; OPTIONS: all, separated by TABs; USER-KICK,
+	   SESSIONS: user name or mask; SESSION: user name; USER-KICK-ALT:
+	   field; QUIT: reason. "" if none. */
 	const char *text;
 	/* USER-KICK-ALT. "" if none */
 	const char *value;

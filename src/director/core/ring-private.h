@@ -329,6 +329,16 @@ void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
 			   struct ring_message *msg,
 			   const struct director_time *now);
 
+/* -- ring-addressed.c: to one director, over the others -- */
+
+/* Sends a message with RING_TRAVEL_TO of ours on its way; its number is
+   msg->seq. Returns FALSE if nobody is there who would pass it on. */
+bool ring_send_to(struct ring *ring, const struct ring_address *to,
+		  struct ring_message *msg);
+void ring_handle_addressed(struct ring *ring, struct ring_peer *peer,
+			   struct ring_message *msg,
+			   const struct director_time *now);
+
 /* -- ring-sync.c -- */
 
 /* Something changed that everybody has to have seen before new users are let

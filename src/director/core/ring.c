@@ -6,6 +6,7 @@
 #include "str.h"
 #include "str-sanitize.h"
 #include "ring-private.h"
+#include "user-kick.h"
 #include "user-move.h"
 
 typedef void ring_handler_t(struct ring *ring, struct ring_peer *peer,
@@ -52,9 +53,14 @@ static const struct ring_rule {
 	[RING_USER_KICK] = { ring_handle_user_kick, WHEN_ANY },
 	[RING_USER_KICK_ALT] = { ring_handle_user_kick, WHEN_ANY },
 	[RING_USER_KICK_HASH] = { ring_handle_user_kick, WHEN_ANY },
+	[RING_USER_COUNT] = { ring_handle_user_count, WHEN_ANY },
+	[RING_USER_KICKED] = { ring_handle_addressed, WHEN_ANY },
 	[RING_USER_KILLED] = { ring_handle_user_killed, WHEN_ANY },
 	[RING_USER_KILLED_EVERYWHERE] = {
 		ring_handle_user_killed_everywhere, WHEN_ANY },
+	[RING_SESSIONS] = { ring_handle_addressed, WHEN_ANY },
+	[RING_SESSION] = { ring_handle_addressed, WHEN_ANY },
+	[RING_SESSIONS_END] = { ring_handle_addressed, WHEN_ANY },
 	[RING_SYNC] = { ring_handle_sync, WHEN_ANY },
 	[RING_PING] = { ring_handle_ping, WHEN_ANY },
 	[RING_PONG] = { ring_handle_pong, WHEN_ANY },
@@ -73,7 +79,7 @@ struct ring *ring_init(struct director *director,
 	ring->set = *set;
 	ring->set.members = NULL;
 	if (set->self.port == 0)
-		ring->set.self.ip = net_ip4_loopback;
+		(void)net_addr2ip("127.0.0.1", &ring->set.self.ip);
 	ring->members = ring_members_init();
 	i_array_init(&ring->removed_hosts, 8);
 	ring->self = ring_member_add(ring->members, &ring->set.self);

@@ -33,8 +33,6 @@ enum session_lease_state {
    longest field with its value (a longer one isn't) */
 #define SESSION_NAME_MAX_LEN 255
 #define SESSION_NAME_MAX_FIELDS 8
-/* With its NUL: "submission" fits */
-#define SESSION_SERVICE_SIZE 12
 /* Answers outstanding to a login process that never had a plugin; the others
    get no lease. */
 #define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 1024
@@ -92,8 +90,6 @@ struct session_plugin {
 	struct session_lease *leases;
 	/* The adapter's; of no use once it is lost */
 	void *connection;
-	/* What its clients speak, e.g. "imap" */
-	char service[SESSION_SERVICE_SIZE];
 	/* The director_kick_sessions() that it was told of last */
 	unsigned int kicked;
 	/* Monotonic milliseconds; 0 = connected */

@@ -66,8 +66,5 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 					struct ring_peer *peer,
 					struct ring_message *msg,
 					const struct director_time *now);
-void ring_handle_user_kick(struct ring *ring, struct ring_peer *peer,
-			   struct ring_message *msg,
-			   const struct director_time *now);
 
 #endif

@@ -1,0 +1,607 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* The commands of the admin socket that are about sessions, and that have to
+   hear from other directors what there is: USER-KICK, USER-KICK-ALT, USER-MOVE,
+   SESSION-LIST. */
+
+#include "lib.h"
+#include "array.h"
+#include "ioloop.h"
+#include "llist.h"
+#include "ostream.h"
+#include "str.h"
+#include "strescape.h"
+#include "director-admin-protocol.h"
+#include "director-daemon.h"
+#include "admin-connection.h"
+#include "admin-sessions.h"
+
+/* A kick that has to wait for others to end, and a move that is waited for, are
+   looked at so often. */
+#define LOOK_MSECS 100
+/* A kick waits for others so long. */
+#define KICK_WAIT_MSECS (30*1000)
+/* So often a director is asked for a page. */
+#define PAGE_TRIES 2
+/* Who sends more in a page than this is wrong. */
+#define PAGE_MAX_SIZE (256*1024)
+
+struct query_member {
+	struct ring_address address;
+	bool answered;
+	unsigned int count;
+};
+
+/* What a connection waits for */
+struct admin_query {
+	struct admin_query *prev, *next;
+	struct admin_connection *ac;
+	/* What was asked; 0: nothing */
+	uint32_t id;
+	ARRAY(struct query_member) members;
+	/* Some of them won't answer: they aren't asked. */
+	bool only_own;
+	/* Until when, monotonic */
+	uint64_t deadline_msecs;
+	struct timeout *to;
+
+	/* A kick that hasn't begun yet: whom; NULL: none. SESSION-LIST: which
+	   sessions */
+	char *text;
+	/* NULL: the text is a name or a mask */
+	char *field;
+	bool counted;
+
+	/* A move: of whom and to where; hash 0: none */
+	uint32_t hash;
+	struct ip_addr ip;
+	bool wait_end;
+
+	/* SESSION-LIST: of which of the members, from which place on */
+	unsigned int member_idx, place, tries;
+	string_t *page;
+	unsigned int page_rows;
+};
+
+static struct admin_query *queries;
+
+static const struct ring_address *own_address(void)
+{
+	return &ring_self(director_ring(director_daemon.core))->address;
+}
+
+static struct admin_query *query_new(struct admin_connection *ac)
+{
+	const struct ring *ring = director_ring(director_daemon.core);
+	struct admin_query *query = i_new(struct admin_query, 1);
+	struct ring_member *const *list;
+	struct query_member *member;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring_get_members(
+		director_ring(director_daemon.core)), &count);
+	i_array_init(&query->members, count);
+	for (i = 0; i < count; i++) {
+		if (list[i]->removed)
+			continue;
+		member = array_append_space(&query->members);
+		member->address = list[i]->address;
+	}
+	query->only_own = ring_right(ring) == NULL ||
+		ring_min_minor(ring) < RING_MINOR_OURS;
+	query->ac = ac;
+	ac->query = query;
+	DLLIST_PREPEND(&queries, query);
+	return query;
+}
+
+void admin_query_free(struct admin_connection *ac)
+{
+	struct admin_query *query = ac->query;
+
+	if (query == NULL)
+		return;
+	ac->query = NULL;
+	DLLIST_REMOVE(&queries, query);
+	timeout_remove(&query->to);
+	array_free(&query->members);
+	i_free(query->text);
+	i_free(query->field);
+	str_free(&query->page);
+	i_free(query);
+}
+
+/* The command is done. */
+static void query_reply(struct admin_query *query, const char *line)
+{
+	struct admin_connection *ac = query->ac;
+
+	admin_query_free(ac);
+	admin_reply(ac, line);
+	admin_continue(ac);
+}
+
+static struct admin_query *query_find(uint32_t id)
+{
+	struct admin_query *query = queries;
+
+	while (query != NULL && (query->id != id || id == 0))
+		query = query->next;
+	return query;
+}
+
+/* -- Counts -- */
+
+static void query_look(struct admin_query *query);
+
+static const char *query_counts(const struct admin_query *query)
+{
+	string_t *str = t_str_new(256);
+	const struct query_member *member;
+
+	array_foreach(&query->members, member) {
+		str_printfa(str, "\t%s\t", net_ip2addr(&member->address.ip));
+		if (member->answered)
+			str_printfa(str, "%u", member->count);
+		else
+			str_append_c(str, '?');
+	}
+	return str_c(str);
+}
+
+static bool query_is_answered(const struct admin_query *query)
+{
+	const struct query_member *member;
+
+	array_foreach(&query->members, member) {
+		if (!member->answered &&
+		    (!query->only_own ||
+		     ring_address_cmp(&member->address, own_address()) == 0))
+			return FALSE;
+	}
+	return TRUE;
+}
+
+void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
+			   const struct ring_address *from, unsigned int count)
+{
+	struct admin_query *query = query_find(id);
+	struct query_member *member;
+
+	if (query == NULL)
+		return;
+	array_foreach_modifiable(&query->members, member) {
+		if (ring_address_cmp(&member->address, from) == 0) {
+			member->answered = TRUE;
+			member->count = count;
+		}
+	}
+	if (query_is_answered(query)) {
+		/* we are called by the core */
+		timeout_remove(&query->to);
+		query->to = timeout_add_short(0, query_look, query);
+	}
+}
+
+static void query_wait(struct admin_query *query, unsigned int msecs)
+{
+	timeout_remove(&query->to);
+	query->to = timeout_add_short(msecs, query_look, query);
+}
+
+static void query_expect_counts(struct admin_query *query, uint32_t id)
+{
+	query->id = id;
+	query_wait(query, query_is_answered(query) ? 0 :
+		   DIRECTOR_ADMIN_COUNT_MSECS);
+}
+
+/* -- Kicks -- */
+
+/* Returns FALSE if it has to wait for others. */
+static bool kick_begin(struct admin_connection *ac, const char *field,
+		       const char *text, bool counted)
+{
+	struct director_time now = director_daemon_now();
+	struct director *core = director_daemon.core;
+	struct session_match match;
+	const char *error;
+	uint32_t id;
+
+	if (field != NULL) {
+		i_zero(&match);
+		match.type = SESSION_MATCH_FIELD;
+		match.field = field;
+		match.text = text;
+	} else if (session_match_user(core, text, FALSE, &match, &error) < 0) {
+		e_error(ac->conn.event, "%s", error);
+		admin_query_free(ac);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return TRUE;
+	}
+	if (!director_sessions_kick(core, &match, counted, ADMIN_LOG_PREFIX,
+				    &id, &now))
+		return FALSE;
+	director_daemon_schedule();
+	if (!counted) {
+		admin_query_free(ac);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+		return TRUE;
+	}
+	query_expect_counts(ac->query != NULL ? ac->query : query_new(ac), id);
+	return TRUE;
+}
+
+static void
+kick(struct admin_connection *ac, const char *field, const char *text,
+     const char *const *words)
+{
+	struct director_time now = director_daemon_now();
+	struct admin_query *query;
+	bool nowait = FALSE, counted = FALSE;
+
+	for (; *words != NULL; words++) {
+		if (strcmp(*words, "nowait") == 0)
+			nowait = TRUE;
+		else if (strcmp(*words, "count") == 0)
+			counted = TRUE;
+	}
+	if (*text == '\0' || (field != NULL && *field == '\0')) {
+		admin_error(ac, "Nobody named to be kicked");
+		return;
+	}
+	if (strlen(text) > DIRECTOR_SESSION_TEXT_MAX ||
+	    (field != NULL && strlen(field) > DIRECTOR_SESSION_TEXT_MAX)) {
+		admin_error(ac, t_strdup_printf(
+			"Name, field or value is longer than %u bytes",
+			DIRECTOR_SESSION_TEXT_MAX));
+		return;
+	}
+	if (kick_begin(ac, field, text, counted))
+		return;
+	if (nowait) {
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return;
+	}
+	query = query_new(ac);
+	query->text = i_strdup(text);
+	query->field = i_strdup(field);
+	query->counted = counted;
+	query->deadline_msecs = now.msecs + KICK_WAIT_MSECS;
+	query_wait(query, LOOK_MSECS);
+}
+
+void admin_cmd_user_kick(struct admin_connection *ac, const char *const *args)
+{
+	kick(ac, NULL, args[0], args + 1);
+}
+
+void admin_cmd_user_kick_alt(struct admin_connection *ac,
+			     const char *const *args)
+{
+	kick(ac, args[0], args[1], args + 2);
+}
+
+static void kick_try_again(struct admin_query *query)
+{
+	struct director_time now = director_daemon_now();
+	struct admin_connection *ac = query->ac;
+	char *text = query->text;
+
+	query->text = NULL;
+	if (kick_begin(ac, query->field, text, query->counted)) {
+		/* without counts it is answered */
+		if (ac->query == NULL)
+			admin_continue(ac);
+		i_free(text);
+		return;
+	}
+	query->text = text;
+	if (now.msecs >= query->deadline_msecs)
+		query_reply(query, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+	else
+		query_wait(query, LOOK_MSECS);
+}
+
+/* -- Moves -- */
+
+static const char *move_error(enum director_host_result result)
+{
+	switch (result) {
+	case DIRECTOR_HOST_NOTFOUND:
+		return DIRECTOR_ADMIN_REPLY_NOTFOUND;
+	case DIRECTOR_HOST_UNSAFE:
+		return t_strconcat("user can't be moved safely: ",
+			director_unsafe_reason(director_daemon.core), NULL);
+	default:
+		return DIRECTOR_ADMIN_REPLY_TRYAGAIN;
+	}
+}
+
+static void
+move_begin(struct admin_connection *ac, uint32_t hash,
+	   const struct ip_addr *ip, bool counted, bool wait_end)
+{
+	struct director_time now = director_daemon_now();
+	struct director *core = director_daemon.core;
+	struct admin_query *query = NULL;
+	enum director_host_result result;
+
+	if (counted) {
+		query = query_new(ac);
+		director_sessions_count(core, hash, ip, &query->id);
+	}
+	result = director_user_move(core, hash, ip, ADMIN_LOG_PREFIX, &now);
+	director_daemon_commit();
+	if (result != DIRECTOR_HOST_OK) {
+		admin_query_free(ac);
+		admin_reply(ac, move_error(result));
+		return;
+	}
+	if (query == NULL) {
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
+		return;
+	}
+	query->hash = hash;
+	query->ip = *ip;
+	query->wait_end = wait_end;
+	query->deadline_msecs = now.msecs + DIRECTOR_ADMIN_MOVE_MSECS;
+	query_wait(query, query_is_answered(query) ? 0 :
+		   DIRECTOR_ADMIN_COUNT_MSECS);
+}
+
+void admin_cmd_user_move(struct admin_connection *ac, const char *const *args)
+{
+	bool is_name = FALSE, counted = FALSE, wait_end = FALSE;
+	const char *const *words;
+	struct ip_addr ip;
+	const char *error;
+	uint32_t hash;
+
+	for (words = args + 2; *words != NULL; words++) {
+		if (strcmp(*words, "user") == 0)
+			is_name = TRUE;
+		else if (strcmp(*words, "count") == 0)
+			counted = TRUE;
+		else if (strcmp(*words, "wait") == 0)
+			counted = wait_end = TRUE;
+	}
+	if (!admin_parse_ip(ac, args[1], &ip))
+		return;
+	if (admin_parse_user(args[0], is_name, &hash, &error) < 0) {
+		e_error(ac->conn.event, "%s", error);
+		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
+		return;
+	}
+	move_begin(ac, hash, &ip, counted, wait_end);
+}
+
+/* Where the user is, if that isn't where he was moved to */
+static const struct backend *move_missed(const struct admin_query *query)
+{
+	struct director_time now = director_daemon_now();
+	struct director *core = director_daemon.core;
+	const struct backend *backend =
+		backend_lookup(director_backends(core), &query->ip);
+	user_idx_t idx;
+
+	if (backend == NULL)
+		return NULL;
+	idx = user_table_lookup(director_users(core), backend->tag,
+				query->hash, now.wall);
+	if (idx == USER_IDX_NONE)
+		return NULL;
+	backend = backend_by_slot(director_backends(core), user_table_slot(
+		director_users(core), idx));
+	return backend != NULL && net_ip_compare(&backend->ip, &query->ip) ?
+		NULL : backend;
+}
+
+static void move_look(struct admin_query *query)
+{
+	struct director_time now = director_daemon_now();
+	const struct backend *backend;
+	const char *why;
+
+	why = !query->wait_end ? NULL :
+		director_user_move_waits(director_daemon.core, query->hash,
+					 &query->ip, &now);
+	if (why == NULL) {
+		backend = query->wait_end ? move_missed(query) : NULL;
+		query_reply(query, backend == NULL ?
+			t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
+				    query_counts(query), NULL) :
+			t_strdup_printf("the move has ended, but the user is "
+					"on %s", net_ip2addr(&backend->ip)));
+	} else if (now.msecs >= query->deadline_msecs) {
+		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_WAITING
+					       "\t", why, NULL));
+	} else {
+		query_wait(query, LOOK_MSECS);
+	}
+}
+
+/* -- SESSION-LIST -- */
+
+static void
+add_row(string_t *str, const struct ring_address *from,
+	const struct director_session_row *row)
+{
+	str_append_tabescaped(str, row->user);
+	str_printfa(str, "\t%u\t", row->hash);
+	str_append_tabescaped(str, row->service);
+	str_printfa(str, "\t%s\t", net_ip2addr(&from->ip));
+	str_printfa(str, "%s\t%"PRIdTIME_T"\t", net_ip2addr(&row->backend),
+		    row->since);
+	str_append_tabescaped(str, row->state);
+	str_append_c(str, '\n');
+}
+
+static void
+add_own_row(const struct director_session_row *row, void *context)
+{
+	add_row(context, own_address(), row);
+}
+
+/* Returns TRUE if there is more. */
+static bool list_own(struct admin_query *query)
+{
+	struct director_time now = director_daemon_now();
+	struct director *core = director_daemon.core;
+	string_t *str = t_str_new(4096);
+	struct session_match match;
+	const char *error;
+	bool more;
+
+	if (session_match_user(core, query->text, TRUE, &match, &error) < 0)
+		return FALSE;
+	more = director_sessions_list(core, &match, &query->place, add_own_row,
+				      str, &now);
+	o_stream_nsend(query->ac->conn.output, str_data(str), str_len(str));
+	return more;
+}
+
+static const struct query_member *list_member(const struct admin_query *query)
+{
+	return array_idx(&query->members, query->member_idx);
+}
+
+static bool list_is_own(const struct admin_query *query)
+{
+	return ring_address_cmp(&list_member(query)->address,
+				own_address()) == 0;
+}
+
+static void list_next_member(struct admin_query *query)
+{
+	query->member_idx++;
+	query->place = query->tries = 0;
+}
+
+static void list_no_answer(struct admin_query *query)
+{
+	admin_reply(query->ac, t_strdup_printf(
+		DIRECTOR_ADMIN_ROW_NO_ANSWER"\t%s",
+		net_ip2addr(&list_member(query)->address.ip)));
+	list_next_member(query);
+}
+
+/* Returns TRUE if the answer is to be waited for. */
+static bool list_ask(struct admin_query *query)
+{
+	if (query->tries++ == PAGE_TRIES ||
+	    !director_sessions_ask(director_daemon.core,
+				   &list_member(query)->address, query->text,
+				   query->place, &query->id)) {
+		list_no_answer(query);
+		return FALSE;
+	}
+	director_daemon_schedule();
+	str_truncate(query->page, 0);
+	query->page_rows = 0;
+	query_wait(query, DIRECTOR_ADMIN_PAGE_MSECS / PAGE_TRIES);
+	return TRUE;
+}
+
+static bool list_more(struct admin_connection *ac)
+{
+	struct admin_query *query = ac->query;
+
+	if (ac->conn.output->closed) {
+		admin_query_free(ac);
+		return FALSE;
+	}
+	while (admin_output_has_room(ac)) {
+		if (query->member_idx == array_count(&query->members)) {
+			admin_query_free(ac);
+			admin_reply(ac, "");
+			return FALSE;
+		}
+		if (list_is_own(query)) {
+			if (list_own(query))
+				return TRUE;
+			list_next_member(query);
+		} else if (query->only_own)
+			list_next_member(query);
+		else if (list_ask(query))
+			return FALSE;
+	}
+	return TRUE;
+}
+
+void admin_sessions_row(void *context ATTR_UNUSED, uint32_t id,
+			const struct director_session_row *row)
+{
+	struct admin_query *query = query_find(id);
+
+	if (query == NULL || query->page == NULL ||
+	    str_len(query->page) > PAGE_MAX_SIZE)
+		return;
+	add_row(query->page, &list_member(query)->address, row);
+	query->page_rows++;
+}
+
+void admin_sessions_end(void *context ATTR_UNUSED, uint32_t id,
+			unsigned int next, unsigned int count)
+{
+	struct admin_query *query = query_find(id);
+
+	if (query == NULL || query->page == NULL)
+		return;
+	query->id = 0;
+	if (count == query->page_rows && (next == 0 || next > query->place)) {
+		o_stream_nsend(query->ac->conn.output, str_data(query->page),
+			       str_len(query->page));
+		query->tries = 0;
+		query->place = next;
+		if (next == 0)
+			list_next_member(query);
+	}
+	/* else some of it was lost: it is asked for again */
+	query_wait(query, 0);
+}
+
+void admin_cmd_session_list(struct admin_connection *ac,
+			    const char *const *args)
+{
+	const char *text = args[0] == NULL ? "" : args[0];
+	struct session_match match;
+	struct admin_query *query;
+	const char *error;
+
+	if (strlen(text) > DIRECTOR_SESSION_TEXT_MAX) {
+		admin_error(ac, t_strdup_printf(
+			"Name is longer than %u bytes",
+			DIRECTOR_SESSION_TEXT_MAX));
+		return;
+	}
+	if (session_match_user(director_daemon.core, text, TRUE, &match,
+			       &error) < 0) {
+		admin_error(ac, error);
+		return;
+	}
+	query = query_new(ac);
+	query->text = i_strdup(text);
+	query->page = str_new(default_pool, 1024);
+	if (query->only_own && array_count(&query->members) > 1)
+		admin_reply(ac, DIRECTOR_ADMIN_ROW_ONLY_OWN);
+	admin_output(ac, list_more);
+}
+
+/* -- Time -- */
+
+static void query_look(struct admin_query *query)
+{
+	timeout_remove(&query->to);
+	if (query->page != NULL) {
+		query->id = 0;
+		admin_output(query->ac, list_more);
+	} else if (query->text != NULL)
+		kick_try_again(query);
+	else if (query->hash != 0)
+		move_look(query);
+	else {
+		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
+					       query_counts(query), NULL));
+	}
+}
