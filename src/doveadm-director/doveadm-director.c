@@ -106,9 +106,10 @@ DOVEADM_CMD_PARAMS_END
 {
 	.name = "director move",
 	.cmd = cmd_director_move,
-	.usage = USAGE_SOCKET" {<user> | -u <user name>} <host>",
+	.usage = USAGE_SOCKET" [--wait] {<user> | -u <user name>} <host>",
 DOVEADM_CMD_PARAMS_START
 PARAM_SOCKET
+DOVEADM_CMD_PARAM('\0', "wait", CMD_PARAM_BOOL, 0)
 DOVEADM_CMD_PARAM('u', "user-name", CMD_PARAM_STR, 0)
 PARAM_ARG("user")
 PARAM_ARG("host")
@@ -117,7 +118,17 @@ DOVEADM_CMD_PARAMS_END
 {
 	.name = "director kick",
 	.cmd = cmd_director_kick,
-	.usage = USAGE_SOCKET" <user>",
+	.usage = USAGE_SOCKET" [-f <passdb field>] <user>",
+DOVEADM_CMD_PARAMS_START
+PARAM_SOCKET
+DOVEADM_CMD_PARAM('f', "passdb-field", CMD_PARAM_STR, 0)
+PARAM_ARG("user")
+DOVEADM_CMD_PARAMS_END
+},
+{
+	.name = "director sessions",
+	.cmd = cmd_director_sessions,
+	.usage = USAGE_SOCKET" [<user>]",
 DOVEADM_CMD_PARAMS_START
 PARAM_SOCKET
 PARAM_ARG("user")

@@ -75,6 +75,8 @@ void cmd_director_map(struct doveadm_cmd_context *cctx);
 /* doveadm-director-user.c */
 void cmd_director_move(struct doveadm_cmd_context *cctx);
 void cmd_director_kick(struct doveadm_cmd_context *cctx);
+/* doveadm-director-sessions.c */
+void cmd_director_sessions(struct doveadm_cmd_context *cctx);
 /* doveadm-director-ring.c */
 void cmd_director_ring_add(struct doveadm_cmd_context *cctx);
 void cmd_director_ring_remove(struct doveadm_cmd_context *cctx);
