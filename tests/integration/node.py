@@ -486,7 +486,9 @@ class Proxy(Node):
         """What goes before a program"""
         if not VALGRIND:
             return []
+        # a child of a process that isn't root any more begins a file, too
         os.makedirs(self.valgrind_dir, exist_ok=True)
+        os.chmod(self.valgrind_dir, 0o777)
         return VALGRIND_COMMAND + ["--log-file=%s/%%p" % self.valgrind_dir]
 
 
