@@ -156,6 +156,7 @@ def test_old_process_hangs(nodes, backends):
     director.reload()
     director.log.wait("still has journal.lock after 5 secs")
     new, = [p for p in director.pids("director") if p != pid]
+    director.wait_for_answer()
     director.doveadm("director", "down", "127.0.0.13")
     director.doveadm("director", "flush", "-F", "127.0.0.13")
     before = answered(director)
@@ -168,6 +169,7 @@ def test_old_process_hangs(nodes, backends):
     os.kill(new, signal.SIGKILL)
     wait_for(lambda: [p for p in director.pids("director") if p != new],
              "a new director")
+    director.wait_for_answer()
     assert [row["state"] for row in director.status()] == \
         ["up", "up", "down"]
     assert answered(director) == before
@@ -217,6 +219,7 @@ def test_changed_setting_after_a_crash(nodes, backends):
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: [p for p in director.pids("director") if p != pid],
              "a new director")
+    director.wait_for_answer()
     wait_for(lambda: sum(int(row["sessions"]) for row in director.status())
              == len(USERS), "all sessions to be announced")
     assert placed(director) == before
