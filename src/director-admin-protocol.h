@@ -32,6 +32,8 @@
    HOST-LIST has a seventh field: the number of live proxied sessions.
    USER-LOOKUP <user|hash> [<tag> ["user"]]: with the third argument "user" the
    first one is a name even if it is a number.
+   HOST-REMOVE <ip> ["keep"]: the sessions on the backend are ended, unless "keep"
+   is given.
    HOST-RESET-USERS [<ip>] [<max parallel>] ["progress"]: with "progress", after
    lines that tell of the progress, OK comes when all moves have ended, not when
    they were begun, followed by the same fields:

@@ -41,6 +41,9 @@
      KICK-SESSION <token> [<reason>]
 				    end this one; reason: as above
 
+     KICK-BACKEND <ip> <reason>     end all proxied sessions to this backend,
+				    pending and established
+
    Fields that the director adds to the auth reply ("OK") and that the plugin
    reads from it: */
 #define DIRECTOR_PROXY_SERVICE_PLUGIN "director-login-plugin"

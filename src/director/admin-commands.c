@@ -180,11 +180,16 @@ static void
 cmd_host_remove(struct admin_connection *ac, const char *const *args)
 {
 	struct director_time now = director_daemon_now();
+	bool keep = args[1] != NULL;
 	struct ip_addr ip;
 
-	if (admin_parse_ip(ac, args[0], &ip)) {
+	if (keep && strcmp(args[1], "keep") != 0) {
+		admin_error(ac, t_strdup_printf(
+			"Invalid parameter %s: must be keep", admin_quote(args[1])));
+	} else if (admin_parse_ip(ac, args[0], &ip)) {
 		reply_host(ac, director_host_remove(director_daemon.core, &ip,
-						    ADMIN_LOG_PREFIX, &now));
+						    keep, ADMIN_LOG_PREFIX,
+						    &now));
 	}
 }
 
@@ -517,7 +522,7 @@ static const struct admin_command {
 	{ "HOST-UPDATE", 2, 2, TRUE, cmd_host_update, "<ip>[@<tag>] <vhosts>" },
 	{ "HOST-UP", 1, 1, TRUE, cmd_host_up, "<ip>" },
 	{ "HOST-DOWN", 1, 1, TRUE, cmd_host_down, "<ip>" },
-	{ "HOST-REMOVE", 1, 1, TRUE, cmd_host_remove, "<ip>" },
+	{ "HOST-REMOVE", 1, 2, TRUE, cmd_host_remove, "<ip> [keep]" },
 	{ "HOST-FLUSH", 0, 1, TRUE, cmd_host_flush, "[<ip>]" },
 	{ "HOST-RESET-USERS", 0, 3, FALSE, cmd_host_reset_users,
 	  "[<ip>] [<max parallel> [progress]]" },

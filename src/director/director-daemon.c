@@ -139,6 +139,13 @@ daemon_kick(void *context ATTR_UNUSED, struct session_plugin *plugin,
 	login_registry_kick(plugin, hash, except, reason);
 }
 
+static void
+daemon_kick_backend(void *context ATTR_UNUSED, struct session_plugin *plugin,
+		    const struct ip_addr *ip, const char *reason)
+{
+	login_registry_kick_backend(plugin, ip, reason);
+}
+
 static bool
 daemon_flush_hook(void *context ATTR_UNUSED,
 		  const struct director_flush_hook *hook)
@@ -162,6 +169,7 @@ static const struct director_vfuncs daemon_vfuncs = {
 	},
 	.flush_hook = daemon_flush_hook,
 	.kick = daemon_kick,
+	.kick_backend = daemon_kick_backend,
 	.record = daemon_record,
 	.log = daemon_log,
 	.lookup_done = daemon_lookup_done,

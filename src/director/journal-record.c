@@ -55,6 +55,8 @@ void journal_record_append(string_t *str, const struct director_record *record)
 	case DIRECTOR_RECORD_HOST_REMOVE:
 	case DIRECTOR_RECORD_HOST_FLUSH:
 		str_append(str, net_ip2addr(&record->ip));
+		if (record->keep)
+			str_append(str, "\tkeep");
 		break;
 	case DIRECTOR_RECORD_USER:
 		str_printfa(str, "%u\t%s\t%"PRIdTIME_T, record->hash,
@@ -95,6 +97,8 @@ record_parse_args(const char *const *args, unsigned int count,
 	case DIRECTOR_RECORD_HOST:
 		return record_parse_host(args, count, record_r);
 	case DIRECTOR_RECORD_HOST_REMOVE:
+		record_r->keep = count > 1 && strcmp(args[1], "keep") == 0;
+		/* fall through */
 	case DIRECTOR_RECORD_HOST_FLUSH:
 		return count < 1 || net_addr2ip(args[0], &record_r->ip) < 0 ?
 			-1 : 0;

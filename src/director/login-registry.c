@@ -274,6 +274,16 @@ bool login_registry_kick_session(struct session_plugin *plugin,
 	return TRUE;
 }
 
+void login_registry_kick_backend(struct session_plugin *plugin,
+				 const struct ip_addr *ip, const char *reason)
+{
+	struct registry_connection *rc = plugin->connection;
+
+	o_stream_nsend_str(rc->conn.output, t_strdup_printf(
+		"KICK-BACKEND\t%s\t%s\n", net_ip2addr(ip),
+		str_tabescape(reason)));
+}
+
 static const struct connection_settings registry_set = {
 	.service_name_in = DIRECTOR_PROXY_SERVICE_PLUGIN,
 	.service_name_out = DIRECTOR_PROXY_SERVICE_DIRECTOR,

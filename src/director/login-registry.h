@@ -25,5 +25,8 @@ void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
 bool login_registry_kick_session(struct session_plugin *plugin,
 				 const struct session_token *token,
 				 const char *reason);
+/* The same for all sessions on that backend. */
+void login_registry_kick_backend(struct session_plugin *plugin,
+				 const struct ip_addr *ip, const char *reason);
 
 #endif

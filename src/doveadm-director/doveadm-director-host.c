@@ -134,27 +134,30 @@ void cmd_director_update(struct doveadm_cmd_context *cctx)
 
 static void
 host_command_simple(struct doveadm_cmd_context *cctx,
-		    const struct host_command *cmd)
+		    const struct host_command *cmd, const char *arg)
 {
 	const char *host = director_cmd_str(cctx, "host");
 
 	if (host == NULL)
 		director_cmd_usage(cctx);
 	else
-		host_command_run(cctx, cmd, host, NULL, NULL);
+		host_command_run(cctx, cmd, host, NULL, arg);
 }
 
 void cmd_director_up(struct doveadm_cmd_context *cctx)
 {
-	host_command_simple(cctx, &host_up);
+	host_command_simple(cctx, &host_up, NULL);
 }
 
 void cmd_director_down(struct doveadm_cmd_context *cctx)
 {
-	host_command_simple(cctx, &host_down);
+	host_command_simple(cctx, &host_down, NULL);
 }
 
 void cmd_director_remove(struct doveadm_cmd_context *cctx)
 {
-	host_command_simple(cctx, &host_remove);
+	bool keep = FALSE;
+
+	(void)doveadm_cmd_param_bool(cctx, "keep-sessions", &keep);
+	host_command_simple(cctx, &host_remove, keep ? "keep" : NULL);
 }

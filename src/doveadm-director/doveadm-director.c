@@ -84,9 +84,10 @@ DOVEADM_CMD_PARAMS_END
 {
 	.name = "director remove",
 	.cmd = cmd_director_remove,
-	.usage = USAGE_SOCKET" <host>",
+	.usage = USAGE_SOCKET" [--keep-sessions] <host>",
 DOVEADM_CMD_PARAMS_START
 PARAM_SOCKET
+DOVEADM_CMD_PARAM('\0', "keep-sessions", CMD_PARAM_BOOL, 0)
 PARAM_ARG("host")
 DOVEADM_CMD_PARAMS_END
 },

@@ -315,22 +315,51 @@ link_cmd_kick_session(struct director_link *link, const char *const *args)
 	return 1;
 }
 
+static int
+link_cmd_kick_backend(struct director_link *link, const char *const *args)
+{
+	struct director_session *session, *next;
+	struct ip_addr ip;
+	const char *reason;
+
+	if (args[0] == NULL || net_addr2ip(args[0], &ip) < 0)
+		return -1;
+	reason = link_kick_reason(args[1]);
+	session = director_sessions_first(link->sessions);
+	for (; session != NULL; session = next) {
+		next = session->next;
+		if (net_ip_compare(&session->ip, &ip))
+			link->kick(session, reason);
+	}
+	if (link_is_usable(link))
+		link_later_send(link);
+	return 1;
+}
+
+static const struct {
+	const char *name;
+	int (*handler)(struct director_link *link, const char *const *args);
+} link_commands[] = {
+	{ "KICK", link_cmd_kick },
+	{ "KICK-SESSION", link_cmd_kick_session },
+	{ "KICK-BACKEND", link_cmd_kick_backend },
+};
+
 static int link_conn_input_args(struct connection *conn,
 				const char *const *args)
 {
 	struct director_link *link =
 		container_of(conn, struct director_link, conn);
+	unsigned int i;
 
-	if (null_strcmp(args[0], "KICK") == 0 &&
-	    link_cmd_kick(link, args + 1) < 0) {
+	for (i = 0; i < N_ELEMENTS(link_commands); i++) {
+		if (null_strcmp(args[0], link_commands[i].name) != 0)
+			continue;
+		if (link_commands[i].handler(link, args + 1) > 0)
+			break;
 		link_error(link, t_strdup_printf(
-			"Invalid KICK from director: %s",
+			"Invalid %s from director: %s", args[0],
 			t_strarray_join(args + 1, " ")));
-		return -1;
-	}
-	if (null_strcmp(args[0], "KICK-SESSION") == 0 &&
-	    link_cmd_kick_session(link, args + 1) < 0) {
-		link_error(link, "Invalid KICK-SESSION from director");
 		return -1;
 	}
 	return 1;

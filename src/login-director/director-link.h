@@ -11,7 +11,7 @@
 struct director_link;
 
 /* Has to close the session's backend connection and to call
-   director_link_end() for it before it returns. */
+   director_link_end() for it before it returns. Must not end others. */
 typedef void director_link_kick_t(struct director_session *session,
 				  const char *reason);
 

@@ -354,7 +354,7 @@ void fuzz_node_admin(struct fuzz_node *node)
 					     &now);
 		break;
 	case 4:
-		(void)director_host_remove(core, &ip, "fuzz: ", &now);
+		(void)director_host_remove(core, &ip, FALSE, "fuzz: ", &now);
 		break;
 	case 5:
 		(void)director_host_flush(core, fuzz_byte() % 4 == 0 ? NULL :

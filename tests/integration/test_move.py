@@ -2,7 +2,9 @@
 """Users are moved and kicked: with real clients, who are on one backend at a
 time"""
 
+import os
 import re
+import signal
 import time
 
 import clients
@@ -120,3 +122,50 @@ def test_login_process_without_plugin(nodes, backends):
     director.doveadm("director", "move", "nobody", other_backend(
         backend_of(director, "nobody")))
     clients.close(session)
+
+
+def test_remove(nodes, backends):
+    """Sessions on a removed backend end, unless they are to be kept."""
+    director = nodes.director(BACKENDS)
+    director.allow("live sessions that (are ended|stay)")
+    session = clients.imap(director.ip, "jane")
+    old = backend_of(director, "jane")
+    director.doveadm("director", "remove", "--keep-sessions", old)
+    assert director.log.find("Host %s removed with 1 live sessions that stay"
+                             % old)
+    again = clients.imap(director.ip, "jane")
+    assert session.noop()[0] == again.noop()[0] == "OK"
+    new = backend_of(director, "jane")
+    assert new != old
+    director.doveadm("director", "remove", new)
+    wait_for(lambda: is_over(again), "the session to end")
+    director.log.wait(r"Info: proxy\(jane,%s.*Kicked by director: backend %s "
+                      "was removed by doveadm" % (new, new))
+    assert session.noop()[0] == "OK"
+    # the wish outlives the director's process
+    pid = director.pid("director")
+    director.allow("killed with signal 9")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: director.pids("director") not in ([], [pid]), "another")
+    wait_for(lambda: director.doveadm("director", "add", new,
+                                      check=False).returncode == 0, "an answer")
+    # ends when the new process knows all sessions
+    director.doveadm("director", "move", "nobody", new)
+    clients.visit("imap", director.ip, "nobody")
+    assert session.noop()[0] == "OK"
+    clients.close(session)
+
+
+def test_remove_in_a_ring(nodes, backends):
+    ring = Ring(nodes, 2)
+    ring.wait(2)
+    for member in ring.members:
+        member.allow("live sessions that (are ended|stay)")
+    sessions = [clients.imap(member.ip, "jane") for member in ring.members]
+    old = backend_of(ring.members[0], "jane")
+    ring.members[0].doveadm("director", "remove", "--keep-sessions", old)
+    ring.members[0].doveadm("director", "add", old)
+    assert all(session.noop()[0] == "OK" for session in sessions)
+    ring.members[0].doveadm("director", "remove", old)
+    wait_for(lambda: all(is_over(session) for session in sessions),
+             "the sessions to end")

@@ -221,7 +221,7 @@ static void nemesis_host_do(struct sim *sim, void *arg,
 					   NEMESIS_BY, &now);
 		break;
 	case SIM_HOST_REMOVE:
-		result = director_host_remove(node->core, &backend->ip,
+		result = director_host_remove(node->core, &backend->ip, FALSE,
 					      NEMESIS_BY, &now);
 		break;
 	case SIM_HOST_FLUSH:

@@ -99,8 +99,8 @@ static void test_remove(void **state ATTR_UNUSED)
 
 	assert_int_equal(test_host_remove("10.0.0.3"), DIRECTOR_HOST_NOTFOUND);
 	/* the address given may be the backend's own */
-	assert_int_equal(director_host_remove(director, &backend->ip, "by ",
-					      &now), DIRECTOR_HOST_OK);
+	assert_int_equal(director_host_remove(director, &backend->ip, FALSE,
+					      "by ", &now), DIRECTOR_HOST_OK);
 	test_assert_logged(t_strdup_printf("I by Host 10.0.0.1 removed "
 					   "(%u users)", users));
 	assert_int_equal(array_count(&test_records), 1);
@@ -176,10 +176,11 @@ static void test_live_sessions(void **state ATTR_UNUSED)
 			 DIRECTOR_HOST_OK);
 	test_assert_logged("W by Host 10.0.0.1 flushed with 1 live sessions: "
 		"until they end, their users may be on two backends");
-	assert_int_equal(director_host_remove(director, ip_of(ip), "by ", &now),
-			 DIRECTOR_HOST_OK);
-	test_assert_logged("W by Host 10.0.0.1 removed with 1 live sessions: "
-		"until they end, their users may be on two backends");
+	assert_int_equal(director_host_remove(director, ip_of(ip), FALSE,
+					      "by ", &now), DIRECTOR_HOST_OK);
+	test_assert_logged("W by Host 10.0.0.1 removed with 1 live sessions "
+		"that are ended: until they end, their users may be on two "
+		"backends");
 	director_session_end(director, &lease, &now);
 	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);

@@ -337,7 +337,7 @@ test_host_set(const char *ip, const char *tag, unsigned int vhosts)
 
 static inline enum director_host_result test_host_remove(const char *ip)
 {
-	return director_host_remove(director, ip_of(ip), "", &now);
+	return director_host_remove(director, ip_of(ip), FALSE, "", &now);
 }
 
 static inline enum director_host_result test_host_flush(const char *ip)

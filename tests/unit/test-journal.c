@@ -30,6 +30,8 @@ static const struct director_record *sample(unsigned int *count_r)
 		  .tag = "\ttab\nlf\001x\r", .hostname = "name",
 		  .vhosts = UINT_MAX, .down = TRUE, .timestamp = 1700000000 },
 		{ .type = DIRECTOR_RECORD_HOST_REMOVE, .ip = ip6, .tag = "" },
+		{ .type = DIRECTOR_RECORD_HOST_REMOVE, .ip = ip6, .tag = "",
+		  .keep = TRUE },
 		{ .type = DIRECTOR_RECORD_HOST_FLUSH, .ip = ip4, .tag = "" },
 		{ .type = DIRECTOR_RECORD_USER, .hash = 1, .ip = ip4,
 		  .tag = "", .timestamp = 1 },
@@ -415,8 +417,8 @@ static void test_unknown(void **state ATTR_UNUSED)
 	test_write_file("journal", str_data(file), str_len(file));
 	test_reread();
 	assert_int_equal(array_count(&test_read), 2);
-	assert_true(test_record_equals(array_idx(&test_read, 0), &records[6]));
-	assert_true(test_record_equals(array_idx(&test_read, 1), &records[8]));
+	assert_true(test_record_equals(array_idx(&test_read, 0), &records[7]));
+	assert_true(test_record_equals(array_idx(&test_read, 1), &records[9]));
 	test_assert_logged("W journal: 3 lines are of a kind that this version "
 			   "doesn't know: skipped\n");
 	assert_false(test_exists("journal.bad"));

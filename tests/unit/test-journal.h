@@ -204,6 +204,9 @@ test_record_equals(const struct director_record *r1,
 			(r1->vhosts == r2->vhosts && r1->down == r2->down &&
 			 r1->timestamp == r2->timestamp);
 	case DIRECTOR_RECORD_HOST_REMOVE:
+		if (r1->keep != r2->keep)
+			return FALSE;
+		/* fall through */
 	case DIRECTOR_RECORD_HOST_FLUSH:
 		return net_ip_compare(&r1->ip, &r2->ip);
 	case DIRECTOR_RECORD_USER:

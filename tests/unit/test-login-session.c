@@ -386,6 +386,30 @@ static void test_kick_sessions(void **state ATTR_UNUSED)
 	assert_int_equal(errors_logged, 0);
 }
 
+static void test_kick_backend(void **state ATTR_UNUSED)
+{
+	struct test_client clients[4];
+
+	start(&clients[0], "a0", 7, &ip1, "user");
+	start(&clients[1], "a1", 7, &ip2, "user");
+	start(&clients[2], "a2", 8, &ip1, "other");
+	start(&clients[3], "a3", 9, &ip2, "third");
+	director_link_up(director, clients[2].session, &ip1);
+	accept_link();
+	send_text(HELLO"KICK-BACKEND\t192.0.2.9\tx\n"
+		  "KICK-BACKEND\t192.0.2.1\tbackend was removed\n");
+	expect("END\ta0\t");
+	expect("END\ta2\t");
+	assert_int_equal(kicked, 2);
+	assert_string_equal(kick_reason,
+			    "Kicked by director: backend was removed");
+	send_text("KICK-BACKEND\t2001:db8::1\n");
+	expect("END\ta1\t");
+	expect("END\ta3\t");
+	assert_int_equal(kicked, 4);
+	assert_int_equal(errors_logged, 0);
+}
+
 static void test_kick_reason(void **state ATTR_UNUSED)
 {
 	static const struct {
@@ -677,6 +701,7 @@ int main(void)
 		TEST(test_lifecycle),
 		TEST(test_names),
 		TEST(test_kick_sessions),
+		TEST(test_kick_backend),
 		TEST(test_kick_reason),
 		TEST(test_kick_one),
 		TEST(test_reconnect),

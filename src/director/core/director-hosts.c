@@ -39,6 +39,8 @@ record_host_gone(struct director *director, const struct ip_addr *ip,
 		.type = type,
 		.ip = *ip,
 		.tag = "",
+		.keep = type == DIRECTOR_RECORD_HOST_REMOVE &&
+			director_keeps_sessions(director, ip),
 	};
 
 	director->v.record(director->context, &record);
@@ -174,6 +176,7 @@ director_host_set(struct director *director, const struct ip_addr *ip,
 				      tag == NULL ? "" : tag, vhosts);
 		if (backend == NULL)
 			return DIRECTOR_HOST_BUSY;
+		director_host_is_added(director, ip);
 		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 			"%sHost %s added (vhost_count=%u%s%s)", by,
 			net_ip2addr(ip), backend->vhosts,
@@ -222,23 +225,33 @@ director_host_set_down(struct director *director, const struct ip_addr *ip,
 	return DIRECTOR_HOST_OK;
 }
 
+/* how: the sessions' end */
 static void
 log_sessions_left(struct director *director, const struct ip_addr *ip,
-		  const char *by, const char *what)
+		  const char *by, const char *what, const char *how)
 {
 	unsigned int count = session_leases_count(director->leases, ip);
 
 	if (count == 0)
 		return;
 	DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
-		"%sHost %s %s with %u live sessions: until they end, their "
+		"%sHost %s %s with %u live sessions%s: until they end, their "
 		"users may be on two backends", by, net_ip2addr(ip), what,
-		count));
+		count, how));
+}
+
+static void
+log_removed_sessions(struct director *director, const struct ip_addr *ip,
+		     bool keep, const char *by)
+{
+	log_sessions_left(director, ip, by, "removed",
+			  keep ? " that stay" : " that are ended");
 }
 
 enum director_host_result
 director_host_remove(struct director *director, const struct ip_addr *ip,
-		     const char *by, const struct director_time *now)
+		     bool keep_sessions, const char *by,
+		     const struct director_time *now)
 {
 	struct backend *backend = backend_lookup(director->backends, ip);
 	/* it may be the backend's own */
@@ -251,8 +264,9 @@ director_host_remove(struct director *director, const struct ip_addr *ip,
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sHost %s removed (%u users)", by, net_ip2addr(ip),
 		backend_users(director->backends, backend)));
-	log_sessions_left(director, ip, by, "removed");
+	log_removed_sessions(director, ip, keep_sessions, by);
 	backend_remove(director->backends, &backend);
+	director_host_is_removed(director, &ip_copy, keep_sessions, by);
 	record_host_gone(director, &ip_copy, DIRECTOR_RECORD_HOST_REMOVE);
 	director_backends_changed(director);
 	ring_host_removed(director->ring, &ip_copy, changed, now);
@@ -265,7 +279,7 @@ flush_backend(struct director *director, struct backend *backend,
 {
 	if (!backend_flush(director->backends, backend))
 		return FALSE;
-	log_sessions_left(director, &backend->ip, by, "flushed");
+	log_sessions_left(director, &backend->ip, by, "flushed", "");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
 	ring_host_flushed(director->ring, &backend->ip, now);
 	return TRUE;
@@ -368,6 +382,7 @@ director_host_take(struct director *director, const struct ring_message *msg,
 				net_ip2addr(&msg->ip)));
 			return NULL;
 		}
+		director_host_is_added(director, &msg->ip);
 		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 			"%s: Host %s added (vhost_count=%u%s%s)", by,
 			net_ip2addr(&msg->ip), msg->vhosts,
@@ -384,12 +399,14 @@ void director_host_forget(struct director *director, struct backend *backend)
 	const struct ip_addr ip = backend->ip;
 
 	backend_remove(director->backends, &backend);
+	if (session_leases_count(director->leases, &ip) > 0)
+		director_look_for_strays(director);
 	record_host_gone(director, &ip, DIRECTOR_RECORD_HOST_REMOVE);
 	director_backends_changed(director);
 }
 
 void director_host_drop(struct director *director, struct backend *backend,
-			const char *by)
+			bool keep, const char *by)
 {
 	const char *prefix = t_strconcat(by, ": ", NULL);
 
@@ -397,7 +414,8 @@ void director_host_drop(struct director *director, struct backend *backend,
 		"%sHost %s removed (%u users)", prefix,
 		net_ip2addr(&backend->ip),
 		backend_users(director->backends, backend)));
-	log_sessions_left(director, &backend->ip, prefix, "removed");
+	log_removed_sessions(director, &backend->ip, keep, prefix);
+	director_host_is_removed(director, &backend->ip, keep, by);
 	director_host_forget(director, backend);
 }
 
@@ -412,6 +430,6 @@ void director_host_forget_users(struct director *director,
 			"being removed", prefix, net_ip2addr(&backend->ip)));
 		return;
 	}
-	log_sessions_left(director, &backend->ip, prefix, "flushed");
+	log_sessions_left(director, &backend->ip, prefix, "flushed", "");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
 }

@@ -37,7 +37,7 @@ struct director {
 	struct user_flushes *flushes;
 	struct user_kicks *kicking;
 	struct session_queries *session_queries;
-	/* Number of director_kick_sessions() */
+	/* Number of director_kick_sessions() and director_run_strays() */
 	unsigned int kicks;
 	struct ring *ring;
 	/* The time of the event that changes leases or refreshes users */
@@ -62,6 +62,12 @@ struct director {
 	   put among them. */
 	bool adopting;
 	unsigned int adopt_pos;
+
+	/* Backends that were removed; see director-stray.c. strays: sessions are
+	   looked for that are to none, from strays_pos on. */
+	ARRAY(struct director_stray_host) stray_hosts;
+	bool strays;
+	unsigned int strays_pos, strays_kick;
 
 	/* Login processes without plugin: the last one that is known (its
 	   protocol is NULL if that isn't); until when the users' flags count;
@@ -99,6 +105,35 @@ void director_session_changed(const char *tag, uint32_t hash, bool leased,
 bool director_run_sessions(struct director *director,
 			   const struct director_time *now,
 			   unsigned int max_steps);
+
+/* -- director-stray.c -- */
+
+void director_strays_init(struct director *director);
+void director_strays_deinit(struct director *director);
+/* keep: its sessions stay. by: who did it */
+void director_host_is_removed(struct director *director,
+			      const struct ip_addr *ip, bool keep,
+			      const char *by);
+void director_host_is_added(struct director *director,
+			    const struct ip_addr *ip);
+/* It was removed, and its sessions are to stay. */
+bool director_keeps_sessions(const struct director *director,
+			     const struct ip_addr *ip);
+/* There may be sessions on what isn't a backend. */
+void director_look_for_strays(struct director *director);
+/* This one is. */
+void director_stray_started(struct director *director,
+			    const struct session_lease *lease,
+			    const struct director_time *now);
+/* Returns TRUE if there is more to do. */
+bool director_run_strays(struct director *director,
+			 const struct director_time *now);
+/* Monotonic msecs; 0 = never */
+uint64_t director_strays_next_deadline(const struct director *director);
+void director_strays_dump(const struct director *director,
+			  void (*callback)(void *context,
+					   const struct director_record *record),
+			  void *context);
 
 /* -- director-untold.c -- */
 
@@ -176,9 +211,10 @@ bool director_run_retries(struct director *director,
 struct backend *
 director_host_take(struct director *director, const struct ring_message *msg,
 		   const char *by);
-/* Removes it with its users, because the ring says so. */
+/* Removes it with its users, because the ring says so; its sessions are ended,
+   unless keep. */
 void director_host_drop(struct director *director, struct backend *backend,
-			const char *by);
+			bool keep, const char *by);
 void director_host_forget_users(struct director *director,
 				struct backend *backend, const char *by);
 /* Removes it silently: another ring's list takes its place. */

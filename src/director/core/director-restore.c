@@ -130,12 +130,15 @@ void director_restore(struct director *director,
 		}
 		break;
 	case DIRECTOR_RECORD_HOST:
+		director_host_is_added(director, &record->ip);
 		restore_host(director, record);
 		break;
 	case DIRECTOR_RECORD_HOST_REMOVE:
 		backend = backend_lookup(director->backends, &record->ip);
 		if (backend != NULL)
 			backend_remove(director->backends, &backend);
+		director_host_is_removed(director, &record->ip, record->keep,
+					 "");
 		break;
 	case DIRECTOR_RECORD_HOST_FLUSH:
 		restore_flush(director, record);
@@ -186,6 +189,7 @@ configure_add(struct director *director, const struct director_record *record,
 	if (backend_add(director->backends, &record->ip, record->hostname,
 			record->tag, DIRECTOR_DEFAULT_VHOSTS) == NULL)
 		return FALSE;
+	director_host_is_added(director, &record->ip);
 	if (!first) {
 		DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 			"%sHost %s added", by, net_ip2addr(&record->ip)));
@@ -313,8 +317,10 @@ bool director_dump(struct director *director, uint32_t *pos,
 		.context = context,
 	};
 
-	if (*pos == 0)
+	if (*pos == 0) {
 		dump_hosts(&ctx);
+		director_strays_dump(director, callback, context);
+	}
 	return user_table_walk(director->users, pos, now->wall, max_steps,
 			       dump_user, &ctx);
 }

@@ -313,12 +313,8 @@ director_session_start(struct director *director,
 	}
 	if (backend != NULL)
 		director_session_adopt(director, lease, backend, now);
-	else {
-		director_log_throttled(director, DIRECTOR_LOG_SESSION_NOWHERE,
-			t_strdup_printf("User hash %u has a session on %s, "
-					"which isn't a backend (any more)",
-					hash, net_ip2addr(ip)), now->msecs);
-	}
+	else
+		director_stray_started(director, lease, now);
 	return lease;
 }
 

@@ -69,6 +69,7 @@ director_init(const struct director_core_settings *set,
 					  director_session_ended);
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
+	director_strays_init(director);
 	director->moves = user_moves_init(director);
 	director->flushes = user_flushes_init(director);
 	director->kicking = user_kicks_init(director);
@@ -88,6 +89,7 @@ void director_deinit(struct director **_director)
 	user_flushes_deinit(&director->flushes);
 	user_kicks_deinit(&director->kicking);
 	session_queries_deinit(&director->session_queries);
+	director_strays_deinit(director);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -240,6 +242,8 @@ bool director_run(struct director *director, const struct director_time *now)
 		more = TRUE;
 	if (director_run_adopt(director, now))
 		more = TRUE;
+	if (director_run_strays(director, now))
+		more = TRUE;
 	director->session_now = *now;
 	if (user_table_expire(director->users, now->wall, RUN_MAX_STEPS))
 		more = TRUE;
@@ -286,6 +290,7 @@ uint64_t director_next_deadline(struct director *director,
 			     DIRECTOR_LOOKUP_TIMEOUT_MSECS);
 	}
 	min_deadline(&deadline, director_log_next_deadline(director));
+	min_deadline(&deadline, director_strays_next_deadline(director));
 	if (director->previous != NULL)
 		min_deadline(&deadline, director_grace_end(director));
 	min_deadline(&deadline,

@@ -56,8 +56,9 @@ enum director_record_type {
 	/* ip, tag, hostname, vhosts, down, timestamp (of the last up/down
 	   change): the backend as it is now */
 	DIRECTOR_RECORD_HOST,
-	/* ip: removed, or all its users are forgotten */
+	/* ip, keep: removed */
 	DIRECTOR_RECORD_HOST_REMOVE,
+	/* ip: all its users are forgotten */
 	DIRECTOR_RECORD_HOST_FLUSH,
 	/* hash, ip, timestamp (last use): a user who isn't where hashing puts
 	   him */
@@ -76,6 +77,8 @@ struct director_record {
 	uint32_t hash;
 	unsigned int vhosts;
 	bool down;
+	/* The sessions on it stay. */
+	bool keep;
 	time_t timestamp;
 };
 
@@ -146,6 +149,11 @@ struct director_vfuncs {
 	void (*kick)(void *context, struct session_plugin *plugin,
 		     uint32_t hash, const struct ip_addr *except,
 		     const char *reason);
+
+	/* Tell the plugin to end its sessions on that backend. Must not call the
+	   core. May be NULL. */
+	void (*kick_backend)(void *context, struct session_plugin *plugin,
+			     const struct ip_addr *ip, const char *reason);
 
 	/* Have what is outside get ready for the user's change of backend
 	   (director_flush_socket), and call director_flush_hook_ended().
@@ -266,9 +274,12 @@ enum director_host_result
 director_host_set_down(struct director *director, const struct ip_addr *ip,
 		       bool down, const char *by,
 		       const struct director_time *now);
+/* The sessions on it are ended, here and by all directors of ours, unless
+   keep_sessions. */
 enum director_host_result
 director_host_remove(struct director *director, const struct ip_addr *ip,
-		     const char *by, const struct director_time *now);
+		     bool keep_sessions, const char *by,
+		     const struct director_time *now);
 /* Forgets the users of the backend, NULL: of all. */
 enum director_host_result
 director_host_flush(struct director *director, const struct ip_addr *ip,

@@ -85,6 +85,7 @@ removed_send(struct ring *ring, struct ring_peer *peer,
 		.type = RING_HOST_REMOVE,
 		.ip = host->ip,
 		.changed = host->changed,
+		.flag = director_keeps_sessions(ring->director, &host->ip),
 	};
 
 	if (peer->minor < RING_MINOR_OURS)
@@ -143,8 +144,16 @@ void ring_host_removed(struct ring *ring, const struct ip_addr *ip,
 		.type = RING_HOST_REMOVE,
 		.ip = *ip,
 		.changed = ring_change_after(now, changed),
+		.flag = director_keeps_sessions(ring->director, ip),
 	};
 
+	if (msg.flag && ring_min_minor(ring) < RING_MINOR_OURS &&
+	    !ring_is_alone(ring)) {
+		msg.flag = FALSE;
+		RING_LOG(ring, LOG_TYPE_WARNING, "Host %s: with directors of "
+			 "2.3 in the ring, only this director keeps its "
+			 "sessions", net_ip2addr(ip));
+	}
 	removed_remember(ring, ip, msg.changed, now);
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
@@ -396,9 +405,12 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 			 backend->changed + 1, now);
 	ring_broadcast(ring, peer->member, msg);
 	if (backend != NULL) {
-		director_host_drop(director, backend,
+		director_host_drop(director, backend, msg->flag,
 				   ring_peer_name(director, peer));
 		ring_changed(ring, now);
+	} else {
+		director_host_is_removed(director, &msg->ip, msg->flag,
+					 ring_peer_name(director, peer));
 	}
 }
 

@@ -53,6 +53,7 @@ const struct ring_field ring_fields[] = {
 		     RING_MINOR_OURS },
 	[F_NOWHERE] = { "nowhere flag", KIND_BOOL, MEMBER(flag),
 			RING_MINOR_OURS },
+	[F_KEEP] = { "keep flag", KIND_BOOL, MEMBER(flag), RING_MINOR_OURS },
 	[F_HOSTS_HASH] = { "hosts hash", KIND_UINT32, MEMBER(hosts_hash), 0 },
 	[F_BUFFERED] = { "buffer size", KIND_UINT64, MEMBER(buffered), 0 },
 	[F_PROTOCOL] = { "protocol name", KIND_TEXT, MEMBER(text), 0 },
@@ -105,7 +106,7 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 		{ ORIGIN, F_IP, F_VHOSTS,
 		  F_OPTIONAL, F_TAG, F_STATE, F_HOSTNAME, F_CHANGED } },
 	[RING_HOST_REMOVE] = { NAME("HOST-REMOVE"), 0, ALL, ORDINARY,
-		{ ORIGIN, F_IP, F_OPTIONAL, F_CHANGED, F_EXACTLY } },
+		{ ORIGIN, F_IP, F_OPTIONAL, F_CHANGED, F_KEEP, F_EXACTLY } },
 	[RING_HOST_FLUSH] = { NAME("HOST-FLUSH"), 0, ALL, ORDINARY,
 		{ ORIGIN, F_IP, F_EXACTLY } },
 

@@ -152,7 +152,8 @@ struct ring_message {
 	/* HOST-HAND-START, -END: the sender knows a ring that is or was
 	   handshaked. From minor 10 on: DONE: it doesn't; USER-MOVE, USER-
 	   KILLED(-EVERYWHERE): he is only ended on that backend, since there is
-	   no other one; USER-KICK(-ALT): it is to be told how many there were */
+	   no other one; USER-KICK(-ALT): it is to be told how many there were;
+	   HOST-REMOVE: the sessions on it stay */
 	bool flag;
 	/* SYNC; 0 = not told */
 	uint32_t hosts_hash;

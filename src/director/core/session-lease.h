@@ -90,8 +90,10 @@ struct session_plugin {
 	struct session_lease *leases;
 	/* The adapter's; of no use once it is lost */
 	void *connection;
-	/* The director_kick_sessions() that it was told of last */
+	/* The director_kick_sessions() that it was told of last, or the look for
+	   strays, and the backend that it was about (only to be compared) */
 	unsigned int kicked;
+	const struct session_backend *kicked_backend;
 	/* Monotonic milliseconds; 0 = connected */
 	uint64_t deadline;
 	/* The process has announced all that it has to another connection */
