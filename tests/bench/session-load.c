@@ -201,23 +201,28 @@ static bool login_line(struct conn *conn, char *line, size_t len)
 	return true;
 }
 
-/* KICK <hash> [<except ip>] */
+/* KICK <hash> <except ip> <reason> */
 static bool plugin_line(struct conn *conn, char *line, size_t len)
 {
 	struct session *session, *next;
 	char *except;
+	size_t except_len;
 	uint32_t hash;
 
 	(void)len;
 	if (strncmp(line, "KICK\t", 5) != 0)
 		return true;
 	hash = strtoul(line + 5, &except, 10);
+	if (*except == '\t')
+		except++;
+	except_len = strcspn(except, "\t");
 	session = buckets[hash % BUCKETS];
 	for (; session != NULL; session = next) {
 		next = session->hash_next;
 		if (session->hash != hash ||
 		    told[(session - sessions) % opt.logins] != conn ||
-		    (*except == '\t' && strcmp(except + 1, session->host) == 0))
+		    (except_len == strlen(session->host) &&
+		     memcmp(except, session->host, except_len) == 0))
 			continue;
 		session_end(session, "Kicked");
 		kicked++;
