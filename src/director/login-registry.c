@@ -19,6 +19,9 @@
    a session until its lease runs out, told or not. */
 #define REGISTRY_INPUT_PAUSE_MSECS 50
 #define REGISTRY_INPUT_LITTLE 2048
+/* So long after it was told to end a session its answers are waited for: it is
+   read as soon as there is something. */
+#define REGISTRY_KICKED_MSECS 200
 /* More than one machine ever has: somebody is making them up */
 #define REGISTRY_MAX_SESSIONS 4000000
 /* A login process that has so much to read isn't told to end more sessions by
@@ -32,6 +35,8 @@ struct registry_connection {
 	/* After PROCESS */
 	struct session_plugin *plugin;
 	struct timeout *to_resume;
+	/* Monotonic milliseconds, when it was told to end a session last */
+	uint64_t kicked_msecs;
 	unsigned int errors;
 	bool announced;
 };
@@ -201,18 +206,25 @@ static void registry_resume(struct registry_connection *rc)
 	connection_input_resume(&rc->conn);
 }
 
+static unsigned int registry_pause_msecs(const struct registry_connection *rc)
+{
+	/* its socket could fill up */
+	if (i_stream_get_data_size(rc->conn.input) > REGISTRY_INPUT_LITTLE)
+		return 0;
+	if (rc->kicked_msecs != 0 && director_daemon_now().msecs <
+				     rc->kicked_msecs + REGISTRY_KICKED_MSECS)
+		return DIRECTOR_SLICE_PAUSE_MSECS;
+	return REGISTRY_INPUT_PAUSE_MSECS;
+}
+
 /* Called after each line; the first one of what was read decides. */
 static void registry_pause(struct registry_connection *rc)
 {
-	bool little = i_stream_get_data_size(rc->conn.input) <=
-		REGISTRY_INPUT_LITTLE;
-
-	/* not while it announces, nor when its socket could fill up */
+	/* not while it announces */
 	if (rc->to_resume != NULL || !rc->announced)
 		return;
 	connection_input_halt(&rc->conn);
-	rc->to_resume = timeout_add_short(little ?
-					  REGISTRY_INPUT_PAUSE_MSECS : 0,
+	rc->to_resume = timeout_add_short(registry_pause_msecs(rc),
 					  registry_resume, rc);
 }
 
@@ -255,6 +267,9 @@ void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
 		"KICK\t%u\t%s\t%s\n", hash,
 		except == NULL ? "" : net_ip2addr(except),
 		str_tabescape(reason)));
+	rc->kicked_msecs = director_daemon_now().msecs;
+	if (rc->to_resume != NULL)
+		registry_resume(rc);
 }
 
 bool login_registry_kick_session(struct session_plugin *plugin,
