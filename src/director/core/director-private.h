@@ -39,6 +39,8 @@ struct director {
 	struct session_queries *session_queries;
 	/* Number of director_kick_sessions() and director_run_strays() */
 	unsigned int kicks;
+	/* How often a plugin was told of one */
+	unsigned int kicks_told;
 	struct ring *ring;
 	/* The time of the event that changes leases or refreshes users */
 	struct director_time session_now;

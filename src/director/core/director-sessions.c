@@ -88,6 +88,7 @@ static void kick_user(const struct session_user *user, void *context)
 		lease->plugin->kicked = director->kicks;
 		if (director->v.kick == NULL)
 			continue;
+		director->kicks_told++;
 		director->v.kick(director->context, lease->plugin, user->hash,
 				 ctx->except, ctx->reason);
 	}

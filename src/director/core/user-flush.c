@@ -9,6 +9,9 @@
 /* A slice: places of the user table, and moves that are begun */
 #define FLUSH_MAX_STEPS 5000
 #define FLUSH_MAX_MOVES 200
+/* A kick, which is written to a login process, takes as long as so many moves
+   of users without sessions. */
+#define FLUSH_KICK_MOVES 4
 /* Users who couldn't be moved, because somebody else moves them or too many are
    moved, are tried again after this, and until nothing has changed for so
    long. */
@@ -179,6 +182,7 @@ static bool flush_user(user_idx_t idx, void *context)
 	struct user_flush *flush = walk->flush;
 	struct director *director = flush->flushes->director;
 	uint32_t hash = user_table_hash(director->users, idx);
+	unsigned int kicks = director->kicks_told;
 	struct backend *backend, *target;
 
 	backend = backend_by_slot(director->backends,
@@ -197,7 +201,8 @@ static bool flush_user(user_idx_t idx, void *context)
 	if (user_move_begin_for(director->moves, flush, backend, target, hash,
 				flush->by, walk->now)) {
 		flush->waiting++;
-		flush->slice++;
+		flush->slice += 1 + (director->kicks_told - kicks) *
+			FLUSH_KICK_MOVES;
 		flush->begun_msecs = walk->now->msecs;
 		if (target == NULL)
 			flush->nowhere = TRUE;
