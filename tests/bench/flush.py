@@ -101,7 +101,9 @@ class Site(contextlib.ExitStack):
         self.sessions("visit %d %d" % (numbers[0], len(numbers)))
 
     def rest(self):
-        time.sleep(max(self.last_used + REST - time.monotonic(), 0))
+        # (the original doesn't know who is there)
+        if self.side == "ours":
+            time.sleep(max(self.last_used + REST - time.monotonic(), 0))
 
     def reset_users(self, ip, parallel, numbers):
         """Seconds until all are moved, and how many that were"""

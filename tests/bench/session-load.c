@@ -8,6 +8,7 @@
    A line of stdin is a command, whose end is told by a JSON object:
    hold FIRST COUNT          each of these users logs in
    visit FIRST COUNT [RATE]  each logs in, and out again soon; RATE a second
+   look FIRST COUNT [RATE]   each is looked up, but doesn't stay for the answer
    wait COUNT                until no more than COUNT sessions live */
 
 #define _GNU_SOURCE
@@ -57,7 +58,7 @@ static uint64_t last_news;
    the answers up and left */
 static struct {
 	unsigned int first, count, rate, sent, answered, ups, left, wait;
-	bool visit, waits;
+	bool visit, look, waits;
 	uint64_t start;
 } task;
 static unsigned int *order;
@@ -152,7 +153,7 @@ static void session_start(unsigned int user, const char *line)
 
 	if (session->live)
 		die("User %u has a session", user);
-	if (opt.ipc)
+	if (opt.ipc || task.look)
 		return;
 	copy_field(line, "\tdirector_id=", session->token,
 		   sizeof(session->token));
@@ -255,13 +256,15 @@ static bool control_line(struct conn *conn, char *line, size_t len)
 	if (sscanf(line, "wait %u", &task.wait) == 1)
 		task.waits = true;
 	else if (sscanf(line, "hold %u %u", &first, &count) == 2 ||
-		 sscanf(line, "visit %u %u %u", &first, &count, &rate) >= 2) {
+		 sscanf(line, "visit %u %u %u", &first, &count, &rate) >= 2 ||
+		 sscanf(line, "look %u %u %u", &first, &count, &rate) >= 2) {
 		if (first + count > MAX_USERS)
 			die("Too many users: %s", line);
 		task.first = first;
 		task.count = count;
 		task.rate = rate;
 		task.visit = line[0] == 'v';
+		task.look = line[0] == 'l';
 	} else
 		die("Unknown command: %s", line);
 	task.start = last_news = now_ns();
