@@ -69,8 +69,9 @@ def test_kick(nodes, backends):
     assert "User jane kicked" in done.stderr
     wait_for(lambda: all(is_over(session) for session in sessions),
              "the sessions to end")
-    assert len(director.log.find(r"Info: proxy\(jane,.*Kicked by director: "
-                                 "kicked by doveadm")) == 3
+    wait_for(lambda: len(director.log.find(
+        r"Info: proxy\(jane,.*Kicked by director: kicked by doveadm")) == 3,
+             "their log lines")
     assert other.noop()[0] == "OK"
     clients.visit("imap", director.ip, "jane")
     clients.close(other)
