@@ -140,6 +140,19 @@ REPLIES = [
     ("HOST-REMOVE\t10.0.0.1", "NOTFOUND"),
     ("HOST-FLUSH\t10.0.0.1", "NOTFOUND"),
     ("HOST-FLUSH", "OK"),
+    ("HOST-RESET-USERS\t10.0.0.1", "NOTFOUND"),
+    ("HOST-RESET-USERS\tx", "ERROR Invalid IP address 'x'"),
+    ("HOST-RESET-USERS\t\t0", "ERROR Invalid number of parallel moves '0'"),
+    ("HOST-RESET-USERS\t\t-1", "ERROR Invalid number of parallel moves"),
+    ("HOST-RESET-USERS\t\t4294967296", "ERROR Invalid number of parallel"),
+    ("HOST-RESET-USERS\t\t1\tx", "ERROR Invalid parameter 'x'"),
+    ("HOST-RESET-USERS\t\t1\tprogress\tx", "ERROR Wrong number of param"),
+    ("HOST-RESET-USERS", "OK"),
+    ("HOST-RESET-USERS\t127.0.0.11", "OK"),
+    ("HOST-RESET-USERS\t\t1", "OK"),
+    ("USER-MOVE\tjane\t10.0.0.1", "NOTFOUND"),
+    ("USER-MOVE\tjane\tx", "ERROR Invalid IP address 'x'"),
+    ("USER-MOVE\tjane", "ERROR Wrong number of parameters"),
     ("USER-LIST\tx", "ERROR Invalid IP address"),
     ("USER-LOOKUP", "ERROR Wrong number of parameters"),
     ("x" * 1023, "ERROR Unknown command"),
@@ -153,6 +166,26 @@ def test_replies(director, admin):
     director.allow("director-admin", "Flushed all backend")
     for line, reply in REPLIES:
         assert admin.ask(line).startswith(reply), line[:100]
+
+
+def test_flush(director, admin):
+    """What comes behind it is answered behind it, and a client that has gone
+    stops it only if it wanted to see the progress."""
+    users = populate(director, 500)
+    moved = [user for user, ip in users.items() if ip == "127.0.0.12"]
+    assert len(moved) > 100
+    user = moved[0]
+    assert admin.ask("HOST-UPDATE\t127.0.0.12\t0") == "OK"
+    admin.send("HOST-RESET-USERS\t127.0.0.12\t5", "USER-LOOKUP\t" + user)
+    assert admin.line() == "OK"
+    assert admin.line().split("\t")[0] in ("127.0.0.11", "127.0.0.13")
+    assert admin.ask("HOST-UPDATE\t127.0.0.12\t100") == "OK"
+    conn = Admin(director)
+    conn.send("HOST-RESET-USERS\t\t1")
+    conn.close()
+    wait_for(lambda: any(row.startswith("127.0.0.12\t100\t%d\t" % len(moved))
+                         for row in admin.list("HOST-LIST")), "their return")
+    assert populate(director, 500) == users
 
 
 def test_wrong_greeting(director):
