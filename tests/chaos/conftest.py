@@ -34,6 +34,12 @@ class Site(integration.Nodes):
         super().__init__(folder, [])
         self.oracle = Oracle(folder + "/oracle")
         self.light = []
+        self.busy = []
+
+    def keep_busy(self, thread):
+        """It has an end() that may be called twice."""
+        self.busy.append(thread)
+        return thread
 
     def real_backend(self, number):
         return self.add(real_backend(self.folder, number, self.oracle.path))
@@ -45,7 +51,13 @@ class Site(integration.Nodes):
         return node.start()
 
     def stop(self):
-        problems = super().stop()
+        problems = []
+        for thread in reversed(self.busy):
+            try:
+                thread.end()
+            except AssertionError as error:
+                problems.append(repr(error))
+        problems += super().stop()
         for node in self.light:
             node.kill()
         self.oracle.close()

@@ -57,7 +57,7 @@ class Backend:
                 tag, command, *args = line.decode().split()
                 if command.upper() == "LOGIN":
                     report = Reporter(self.oracle)
-                    if not await self.log_in(reader, writer, report, tag,
+                    if not await self.log_in(writer, report, tag,
                                              args[0].strip('"')):
                         return
                 elif command.upper() == "LOGOUT":
@@ -77,14 +77,16 @@ class Backend:
             if report is not None:
                 report.close()
 
-    async def log_in(self, reader, writer, report, tag, user):
+    async def log_in(self, writer, report, tag, user):
         """Not if the client has gone meanwhile."""
         user = re.sub(r"\\(.)", r"\1", user)
         report.tell("pending", self.address, user)
         until = time.monotonic() + self.delay()
-        while time.monotonic() < until and not reader.at_eof():
+        while not self.is_closed(writer):
+            if time.monotonic() >= until:
+                break
             await asyncio.sleep(0.02)
-        if reader.at_eof() or self.is_closed(writer):
+        else:
             return False
         report.tell("login", self.address, user)
         writer.write(b"%s OK [CAPABILITY IMAP4rev1] in\r\n" % tag.encode())
@@ -92,7 +94,8 @@ class Backend:
 
     @staticmethod
     def is_closed(writer):
-        """What the reader was not told of yet"""
+        """By the other end, also if the reader was not told yet, or if it is
+        an error"""
         sock = writer.get_extra_info("socket")
         try:
             with socket.socket(fileno=os.dup(sock.fileno())) as copy:

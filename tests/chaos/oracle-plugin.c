@@ -13,6 +13,8 @@
 
 #include <time.h>
 #include <unistd.h>
+#include <dirent.h>
+#include <sys/socket.h>
 
 #define ORACLE_CONTEXT(obj) MODULE_CONTEXT_REQUIRE(obj, oracle_user_module)
 
@@ -41,6 +43,40 @@ static void oracle_tell(int fd, const char *what, const char *rest)
 		i_error("oracle: write() failed: %m");
 }
 
+static bool oracle_is_closed(int fd)
+{
+	ssize_t ret;
+	char c;
+
+	/* between the login and its answer nothing is sent to the backend */
+	ret = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+	return ret == 0 || (ret < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* A login whose connection was closed before the backend came to accept it is no
+   session: nobody is there. The client's is this process's only connection to
+   the IMAP port. */
+static bool oracle_client_is_gone(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	const struct dirent *d;
+	struct ip_addr ip;
+	in_port_t port;
+	bool gone = FALSE;
+	int fd;
+
+	if (dir == NULL)
+		i_fatal("oracle: opendir(/proc/self/fd) failed: %m");
+	while ((d = readdir(dir)) != NULL) {
+		if (str_to_int(d->d_name, &fd) == 0 &&
+		    net_getsockname(fd, &ip, &port) == 0 && port == 143 &&
+		    oracle_is_closed(fd))
+			gone = TRUE;
+	}
+	(void)closedir(dir);
+	return gone;
+}
+
 static void oracle_user_deinit(struct mail_user *user)
 {
 	struct oracle_user *ouser = ORACLE_CONTEXT(user);
@@ -62,7 +98,7 @@ static void oracle_user_created(struct mail_user *user)
 	if (ouser->fd == -1)
 		i_fatal("oracle: connect("ORACLE_SOCKET") failed: %m");
 	net_set_nonblock(ouser->fd, FALSE);
-	oracle_tell(ouser->fd, "login",
+	oracle_tell(ouser->fd, oracle_client_is_gone() ? "pending" : "login",
 		    t_strconcat(" "ORACLE_BACKEND" ", user->username, NULL));
 	ouser->module_ctx.super = *v;
 	user->vlast = &ouser->module_ctx.super;

@@ -75,7 +75,8 @@ class Run:
         self.ring = ChaosRing(site, 3)
         self.members = self.ring.members
         self.ring.wait(3)
-        self.crowd = Crowd([member.ip for member in self.members], USERS)
+        self.crowd = site.keep_busy(Crowd(
+            [member.ip for member in self.members], USERS))
         self.nemesis = None
         self.overlaps = 0
         self.seen = 0
@@ -111,8 +112,8 @@ class Run:
                         self.members)))
 
     def disturb(self, secs):
-        self.nemesis = Nemesis(SEED, self.members, self.backends, self.crowd,
-                               self.oracle)
+        self.nemesis = self.site.keep_busy(Nemesis(
+            SEED, self.members, self.backends, self.crowd, self.oracle))
         began = told = time.monotonic()
         while time.monotonic() - began < secs:
             time.sleep(1)

@@ -1,6 +1,8 @@
 # Copyright (c) 2026 dovecot-director authors, see the included COPYING file
 """The oracle sees what it has to see"""
 
+import os
+import signal
 import socket
 import time
 
@@ -80,3 +82,19 @@ def test_pending_logins(site):
         wait_for(lambda: site.oracle.pending("jane"), "a pending login")
     wait_for(lambda: not site.oracle.pending("jane"), "its end")
     assert site.oracle.logins == 0
+
+
+def test_nobody_there(site):
+    """The client has gone before the backend lets him in. (Its auth process is
+    stopped meanwhile.)"""
+    backend = site.real_backend(21)
+    clients.visit("imap", backend.ip, "jane")
+    auth = backend.pid("auth")
+    os.kill(auth, signal.SIGSTOP)
+    with socket.create_connection((backend.ip, 143)) as sock:
+        sock.recv(1000)
+        sock.sendall(b"a LOGIN jim secret\r\n")
+        time.sleep(0.5)
+    os.kill(auth, signal.SIGCONT)
+    one = one_session(site.oracle, "jim", lambda one: one.ended)
+    assert one.begun is None and one.pending is not None
