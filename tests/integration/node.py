@@ -475,9 +475,9 @@ class Proxy(Node):
         super().__init__(folder, name, listen, text, **kwargs)
         if VALGRIND:
             # a busy machine may need longer for it than Dovecot gives it
-            self.allow(r"service\([a-z0-9]+-login\): (Initial status "
-                       r"notification not received|child \d+ killed with "
-                       "signal 9)")
+            self.allow(r"service\(([a-z0-9]+-login|director)\): ("
+                       r"Initial status notification not received|"
+                       r"child \d+ killed with signal 9)")
 
     def service(self, name, *args, program=None, before=()):
         """Its configuration, for valgrind if need be"""
