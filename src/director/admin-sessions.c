@@ -376,8 +376,8 @@ void admin_cmd_user_move(struct admin_connection *ac, const char *const *args)
 	move_begin(ac, hash, &ip, counted, wait_end);
 }
 
-/* Where the user is, if that isn't where he was moved to */
-static const struct backend *move_missed(const struct admin_query *query)
+/* Why he isn't where he was to be moved to; NULL if he is */
+static const char *move_missed(const struct admin_query *query)
 {
 	struct director_time now = director_daemon_now();
 	struct director *core = director_daemon.core;
@@ -386,33 +386,31 @@ static const struct backend *move_missed(const struct admin_query *query)
 	user_idx_t idx;
 
 	if (backend == NULL)
-		return NULL;
+		return "the move has ended, but the backend was removed";
 	idx = user_table_lookup(director_users(core), backend->tag,
 				query->hash, now.wall);
 	if (idx == USER_IDX_NONE)
 		return NULL;
 	backend = backend_by_slot(director_backends(core), user_table_slot(
 		director_users(core), idx));
-	return backend != NULL && net_ip_compare(&backend->ip, &query->ip) ?
-		NULL : backend;
+	return backend == NULL || net_ip_compare(&backend->ip, &query->ip) ?
+		NULL : t_strdup_printf("the move has ended, but the user is "
+				       "on %s", net_ip2addr(&backend->ip));
 }
 
 static void move_look(struct admin_query *query)
 {
 	struct director_time now = director_daemon_now();
-	const struct backend *backend;
-	const char *why;
+	const char *why, *missed;
 
 	why = !query->wait_end ? NULL :
 		director_user_move_waits(director_daemon.core, query->hash,
 					 &query->ip, &now);
 	if (why == NULL) {
-		backend = query->wait_end ? move_missed(query) : NULL;
-		query_reply(query, backend == NULL ?
-			t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
-				    query_counts(query), NULL) :
-			t_strdup_printf("the move has ended, but the user is "
-					"on %s", net_ip2addr(&backend->ip)));
+		missed = query->wait_end ? move_missed(query) : NULL;
+		query_reply(query, missed != NULL ? missed :
+			    t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
+					query_counts(query), NULL));
 	} else if (now.msecs >= query->deadline_msecs) {
 		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_WAITING
 					       "\t", why, NULL));

@@ -328,6 +328,40 @@ static void test_count(void **state ATTR_UNUSED)
 	assert_ended("");
 }
 
+static const char *waits(const char *ip)
+{
+	const char *why = director_user_move_waits(director, test_hash("jane"),
+						   ip_of(ip), &now);
+
+	return why == NULL ? "nothing" : why;
+}
+
+/* What a move waits for */
+static void test_move_waits(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	const char *to;
+
+	begin(3);
+	lease = named_session("jane", "jane");
+	to = elsewhere("jane");
+	assert_string_equal(waits(to), "nothing");
+	assert_int_equal(move("jane", to), DIRECTOR_HOST_OK);
+	assert_string_equal(waits(to),
+			    "1 sessions on this director haven't ended");
+	assert_string_equal(waits("10.9.9.9"), "nothing");
+	director_session_end(director, &lease, &now);
+	test_run();
+	assert_string_equal(waits(to),
+			    "the old backend gets its time to finish");
+	pass(KICK_DELAY + 250);
+	assert_non_null(strstr(waits(to), "another director hasn't told"));
+	ring_peer_closed(director, right->peer, "gone", &now);
+	right->peer = NULL;
+	assert_string_equal(waits(to), "director 10.0.0.3:9090 was lost, which "
+			    "may still have sessions");
+}
+
 /* A login process that reads nothing for a while is told later. */
 static void test_full(void **state ATTR_UNUSED)
 {
@@ -422,6 +456,7 @@ int main(void)
 		kick_test(test_original),
 		kick_test(test_addressed),
 		kick_test(test_count),
+		kick_test(test_move_waits),
 		kick_test(test_full),
 		kick_test(test_hung),
 		kick_test(test_parallel),

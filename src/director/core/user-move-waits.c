@@ -60,6 +60,8 @@ director_user_move_waits(struct director *director, uint32_t hash,
 		return t_strdup_printf("director %s was lost, which may still "
 				       "have sessions", lost->name);
 	}
+	if (move->hook_runs)
+		return "director_flush_socket runs";
 	if (move->delaying)
 		return "the old backend gets its time to finish";
 	return "another director hasn't told that it has no sessions of him "
