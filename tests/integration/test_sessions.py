@@ -5,14 +5,14 @@ sessions: with real clients, in rings"""
 import json
 import os
 import signal
-import socket
+import subprocess
 import time
 
 import pytest
 
 import clients
 from garbage import LISTENERS, Health, admin, plugin, start
-from node import wait_for
+from node import patience, wait_for
 from ring import BACKENDS, Ring
 from test_doveadm_live import API
 from test_move import backend_of, is_over, other_backend
@@ -218,7 +218,6 @@ def test_move_that_does_not_end(nodes, backends):
     number = director.doveadm("director", "map", "-u", "jane").stdout.strip()
     peer.send(start(1, b"127.0.0.11", int(number)) + b"ANNOUNCED\n")
     wait_for(lambda: rows(director, "sessions", number), "the session")
-    import subprocess
     process = subprocess.Popen(
         director.doveadm_command("director", "move", "--wait", "jane",
                                  "127.0.0.12"),
@@ -254,6 +253,36 @@ def test_http(nodes, backends):
     assert is_over(session)
     assert api("directorMove", user="jane", host="127.0.0.12", wait=True) == [
         {"director ip": director.ip, "sessions": "0"}]
+
+
+def test_login_process_that_reads_nothing(nodes):
+    """Its sessions can't all be told to end; nobody waits for it for long."""
+    director = nodes.director(
+        BACKENDS, config=LISTENERS + "director_max_parallel_kicks = 1\n")
+    director.allow("has a session on", "more sessions on",
+                   r"Users u\*: \d+ sessions couldn't be ended")
+    count = 20000
+    peer = plugin(director)
+    peer.send(b"".join(
+        start(i).rstrip(b"\n").rsplit(b"\t", 1)[0] + b"\tu%d\n" % i
+        for i in range(1, count + 1)) + b"ANNOUNCED\n")
+    wait_for(lambda: sum(int(row["sessions"]) for row in director.status()) ==
+             count, "all sessions", 60)
+    first, second = admin(director), admin(director)
+    first.send(b"USER-KICK\tu*\nHOST-LIST\n")
+    assert first.line() == b"OK"
+    assert len(first.lines_to_empty()) == 3
+    # others are refused if they don't want to wait, and wait else
+    began = time.monotonic()
+    second.send(b"USER-KICK\tjane\tnowait\nUSER-KICK\tjane\tcount\n")
+    assert second.line() == b"TRYAGAIN"
+    assert time.monotonic() - began < patience(5)
+    assert second.line() == b"OK\t127.0.0.1\t0"
+    assert 2 < time.monotonic() - began < patience(20)
+    assert director.log.find(r"Users u\* are kicked \(\d+ sessions here\): "
+                             "kicked by doveadm")
+    peer.close()
+    wait_for(lambda: rows(director, "sessions") == [], "the sessions to go", 60)
 
 
 GARBAGE = [
