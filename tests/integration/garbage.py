@@ -119,7 +119,7 @@ TOKEN = b"00000000000000aa-%x"
 def start(number, ip=b"127.0.0.11", user_hash=None):
     """The plugin's line for a session that this director didn't allow"""
     return b"START\t" + TOKEN % number + b"\t%d\t%s\t1700000000\tuser%d\n" % (
-        user_hash or number, ip, number)
+        user_hash or number or 1, ip, number)
 
 
 def authreply(director):

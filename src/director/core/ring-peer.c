@@ -225,7 +225,9 @@ ring_peer_accept(struct director *director, const struct ip_addr *source_ip,
 	struct ring_peer *peer;
 	unsigned int pending = 0, source_pending = 0;
 
-	if (!ring_members_have_ip(ring->members, source_ip)) {
+	/* (without a ring there is only we ourself, who doesn't connect) */
+	if (ring->set.self.port == 0 ||
+	    !ring_members_have_ip(ring->members, source_ip)) {
 		ring_log_refused(ring, source_ip, "Server not listed in "
 				 "director_servers, dropping", now);
 		return NULL;
