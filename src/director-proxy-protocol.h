@@ -33,6 +33,9 @@
    that it waits for the process to announce them again.
 
    director -> plugin
+     GRACE <milliseconds>           right after VERSION: a login process that has
+				    no director for so long (none that says
+				    VERSION) ends all its proxied sessions
      KICK <hash> [<except ip> [<reason>]]
 				    end the proxied sessions of this hash,
 				    pending and established, except those to the

@@ -353,6 +353,7 @@ bool director_daemon_init(const struct director_settings *set,
 		.user_expire_secs = set->director_user_expire,
 		.user_kick_delay_msecs =
 			set->director_user_kick_delay * 1000,
+		.lost_grace_msecs = director_settings_lost_grace_msecs(set),
 		.max_parallel_kicks = set->director_max_parallel_kicks,
 		.max_parallel_moves = set->director_max_parallel_moves,
 	};

@@ -26,6 +26,7 @@ static const struct setting_define director_setting_defines[] = {
 	DEF(STR_NOVARS, director_flush_socket),
 	DEF(TIME, director_user_expire),
 	DEF(TIME, director_user_kick_delay),
+	DEF(TIME, director_lost_grace),
 	DEF(UINT, director_max_parallel_moves),
 	DEF(UINT, director_max_parallel_kicks),
 	DEF(SIZE, director_output_buffer_size),
@@ -44,6 +45,7 @@ static const struct director_settings director_default_settings = {
 	.director_flush_socket = "",
 	.director_user_expire = 60*15,
 	.director_user_kick_delay = 2,
+	.director_lost_grace = 15,
 	.director_max_parallel_moves = 100,
 	.director_max_parallel_kicks = 100,
 	.director_output_buffer_size = 10 * 1024 * 1024,
@@ -156,6 +158,8 @@ director_settings_check(void *_set, pool_t pool ATTR_UNUSED,
 		check_range("director_user_kick_delay",
 			    set->director_user_kick_delay, 0, 60*60, TRUE,
 			    error_r) &&
+		check_range("director_lost_grace", set->director_lost_grace,
+			    5, 60*60, TRUE, error_r) &&
 		check_range("director_max_parallel_moves",
 			    set->director_max_parallel_moves, 1, 1000000, FALSE,
 			    error_r) &&
@@ -170,3 +174,22 @@ director_settings_check(void *_set, pool_t pool ATTR_UNUSED,
 			    error_r);
 }
 /* </settings checks> */
+
+/* To notice that a director is gone, and to end sessions */
+#define GRACE_MARGIN_SECS 1
+#define PLUGIN_GRACE_MIN_SECS 4
+
+unsigned int
+director_settings_lost_grace_msecs(const struct director_settings *set)
+{
+	return I_MAX(set->director_lost_grace,
+		     set->director_user_kick_delay + GRACE_MARGIN_SECS +
+		     PLUGIN_GRACE_MIN_SECS) * 1000;
+}
+
+unsigned int
+director_settings_plugin_grace_msecs(const struct director_settings *set)
+{
+	return director_settings_lost_grace_msecs(set) -
+		(set->director_user_kick_delay + GRACE_MARGIN_SECS) * 1000;
+}

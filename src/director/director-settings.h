@@ -13,6 +13,7 @@ struct director_settings {
 	const char *director_flush_socket;
 	unsigned int director_user_expire;
 	unsigned int director_user_kick_delay;
+	unsigned int director_lost_grace;
 	unsigned int director_max_parallel_moves;
 	unsigned int director_max_parallel_kicks;
 	uoff_t director_output_buffer_size;
@@ -30,5 +31,14 @@ struct director_settings {
 #define DIRECTOR_OUTPUT_BUFFER_MIN_SIZE (256*1024)
 
 extern const struct setting_parser_info director_setting_parser_info;
+
+/* How long a director that was lost is waited for: director_lost_grace, but at
+   least so long that login processes without it can notice, end their sessions,
+   and backends finish before it is over. */
+unsigned int
+director_settings_lost_grace_msecs(const struct director_settings *set);
+/* After this a login process without director ends its sessions. */
+unsigned int
+director_settings_plugin_grace_msecs(const struct director_settings *set);
 
 #endif

@@ -10,6 +10,7 @@
 #include "master-service.h"
 #include "director-proxy-protocol.h"
 #include "director-daemon.h"
+#include "director-settings.h"
 #include "login-registry.h"
 
 /* A user name and the rest of a START */
@@ -338,4 +339,6 @@ void login_registry_connection_create(struct master_service_connection *conn)
 	connection_init_server(registry_connections, &rc->conn, conn->name,
 			       conn->fd, conn->fd);
 	o_stream_set_no_error_handling(rc->conn.output, TRUE);
+	o_stream_nsend_str(rc->conn.output, t_strdup_printf("GRACE\t%u\n",
+		director_settings_plugin_grace_msecs(director_daemon.set)));
 }

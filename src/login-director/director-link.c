@@ -24,6 +24,9 @@
 /* Announce further sessions only while less than this is buffered. */
 #define LINK_ANNOUNCE_OUTPUT_SIZE (8*1024)
 
+/* Until a director says something else (GRACE) */
+#define LINK_GRACE_MSECS 12000
+
 #define LINK_RETRY_MIN_MSECS 100
 /* The director waits for announcements for only a few seconds. */
 #define LINK_RETRY_MAX_MSECS 1000
@@ -49,6 +52,9 @@ struct director_link {
 	struct timeout *to_later;
 
 	struct timeout *to_retry, *to_disconnect;
+	/* There is no director: when the sessions are ended */
+	struct timeout *to_grace;
+	unsigned int grace_msecs;
 	unsigned int retry_msecs;
 	/* Since when the director can't be reached, 0 if it can */
 	time_t unreachable_since;
@@ -89,6 +95,31 @@ static void link_error(struct director_link *link, const char *error)
 	link->last_logged = ioloop_time;
 }
 
+/* Nobody can move or kick our users, and soon their moves won't wait for us any
+   more. */
+static void link_grace_over(struct director_link *link)
+{
+	const char *reason = t_strdup_printf(
+		"There has been no director for %u.%03u secs",
+		link->grace_msecs / 1000, link->grace_msecs % 1000);
+	struct director_session *session, *next;
+
+	timeout_remove(&link->to_grace);
+	session = director_sessions_first(link->sessions);
+	for (; session != NULL; session = next) {
+		next = session->next;
+		link->kick(session, reason);
+	}
+}
+
+static void link_has_no_director(struct director_link *link)
+{
+	if (link->to_grace == NULL) {
+		link->to_grace = timeout_add_short(link->grace_msecs,
+						   link_grace_over, link);
+	}
+}
+
 static void link_retry_timeout(struct director_link *link)
 {
 	/* Without sessions there's nothing to tell: the next one connects. */
@@ -96,6 +127,7 @@ static void link_retry_timeout(struct director_link *link)
 		link_connect(link);
 	else {
 		timeout_remove(&link->to_retry);
+		timeout_remove(&link->to_grace);
 		link->unreachable_since = 0;
 	}
 }
@@ -111,6 +143,7 @@ static void link_retry_later(struct director_link *link)
 static void link_connect(struct director_link *link)
 {
 	timeout_remove(&link->to_retry);
+	link_has_no_director(link);
 	link->conn.disconnect_reason = CONNECTION_DISCONNECT_NOT;
 	/* the errors that conn itself logs */
 	event_set_min_log_level(link->conn.event, link_is_muted(link) ?
@@ -143,6 +176,7 @@ static void link_disconnect(struct director_link *link)
 	    LINK_STABLE_SECS)
 		link->retry_msecs = LINK_RETRY_MIN_MSECS;
 	link->announcing = FALSE;
+	link_has_no_director(link);
 	connection_disconnect(&link->conn);
 	link_retry_later(link);
 }
@@ -336,10 +370,22 @@ link_cmd_kick_backend(struct director_link *link, const char *const *args)
 	return 1;
 }
 
+static int
+link_cmd_grace(struct director_link *link, const char *const *args)
+{
+	unsigned int msecs;
+
+	if (args[0] == NULL || str_to_uint(args[0], &msecs) < 0 || msecs == 0)
+		return -1;
+	link->grace_msecs = msecs;
+	return 1;
+}
+
 static const struct {
 	const char *name;
 	int (*handler)(struct director_link *link, const char *const *args);
 } link_commands[] = {
+	{ "GRACE", link_cmd_grace },
 	{ "KICK", link_cmd_kick },
 	{ "KICK-SESSION", link_cmd_kick_session },
 	{ "KICK-BACKEND", link_cmd_kick_backend },
@@ -365,7 +411,17 @@ static int link_conn_input_args(struct connection *conn,
 	return 1;
 }
 
+/* It isn't only a socket that nobody listens to. */
+static void link_conn_handshake_ready(struct connection *conn)
+{
+	struct director_link *link =
+		container_of(conn, struct director_link, conn);
+
+	timeout_remove(&link->to_grace);
+}
+
 static const struct connection_vfuncs link_vfuncs = {
+	.handshake_ready = link_conn_handshake_ready,
 	.destroy = link_conn_destroy,
 	.client_connected = link_conn_connected,
 	.input_args = link_conn_input_args,
@@ -382,6 +438,7 @@ director_link_init(const char *socket_path, const char *protocol,
 	link->later = str_new(default_pool, 256);
 	link->kick = kick;
 	link->retry_msecs = LINK_RETRY_MIN_MSECS;
+	link->grace_msecs = LINK_GRACE_MSECS;
 	link->sessions = director_sessions_init();
 	link->conns = connection_list_init(&link_set, &link_vfuncs);
 	connection_init_client_unix(link->conns, &link->conn, socket_path);
@@ -397,6 +454,7 @@ void director_link_deinit(struct director_link **_link)
 		link_later_send(link);
 	timeout_remove(&link->to_later);
 	timeout_remove(&link->to_retry);
+	timeout_remove(&link->to_grace);
 	timeout_remove(&link->to_disconnect);
 	connection_deinit(&link->conn);
 	connection_list_deinit(&link->conns);

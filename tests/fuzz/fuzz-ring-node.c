@@ -130,6 +130,7 @@ void fuzz_node_start(struct fuzz_node *node, bool restore)
 		.username_hash = USERNAME_HASH_DEFAULT_FORMAT,
 		.master_user_separator = "*",
 		.user_expire_secs = world.expire_secs,
+		.lost_grace_msecs = 15000,
 		.instance = 4711 + node->starts,
 		.hash_key = 4711,
 		.ring = {

@@ -209,6 +209,17 @@ def test_login_process_is_killed(nodes, backends, mode):
     session.shutdown()
 
 
+def test_grace_is_told(nodes, backends):
+    """What the ring waits for, less what backends need to finish"""
+    director = nodes.director(BACKEND, config="director_lost_grace = 30 s\n")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(patience(10))
+        sock.connect(director.path("login/director-proxy"))
+        lines = sock.makefile("rb")
+        assert lines.readline() == fake_director.HELLO
+        assert lines.readline() == b"GRACE\t27000\n"
+
+
 # With a fake one
 
 
@@ -545,6 +556,34 @@ def test_director_stays_away(fake, mode):
     if mode == 1:
         wait_for(lambda: not director.node.pids("imap-login"),
                  "the login processes to end")
+    director.open()
+    clients.visit("imap", director.node.ip, "jane")
+    director.wait("jane", "START UP END")
+
+
+@MODES
+def test_no_director(fake, mode):
+    """Nobody could end the sessions, so they end themselves."""
+    director = fake(mode)
+    director.node.allow("director-proxy.*failed: No such file")
+    director.hello += b"GRACE\t2000\n"
+    sessions = [login(director.node.ip, protocol + "user")
+                for protocol, login in clients.LOGINS.items()]
+    for protocol in clients.LOGINS:
+        director.wait(protocol + "user", "START UP")
+    director.close()
+    start = time.monotonic()
+    for protocol in clients.LOGINS:
+        director.node.log.wait(r"Info: proxy\(%suser,.*Disconnecting: There "
+                               "has been no director for 2.000 secs" %
+                               protocol)
+    assert time.monotonic() - start > 1.5
+    for session in sessions:
+        with pytest.raises((OSError, EOFError, clients.imaplib.IMAP4.abort,
+                            clients.smtplib.SMTPException,
+                            clients.poplib.error_proto)):
+            (session.command("NOOP") if isinstance(session, clients.Sieve)
+             else session.noop())
     director.open()
     clients.visit("imap", director.node.ip, "jane")
     director.wait("jane", "START UP END")

@@ -348,6 +348,7 @@ node_core_init(struct sim_node *node)
 		.instance = sim_rand(&rand),
 		.hash_key = sim_rand(&rand),
 		.user_kick_delay_msecs = SIM_KICK_DELAY / 1000,
+		.lost_grace_msecs = 15000,
 		.ring = {
 			.self = node->address,
 			.members = members,

@@ -53,6 +53,9 @@ static void test_defaults(void **state ATTR_UNUSED)
 	assert_string_equal(set->director_flush_socket, "");
 	assert_int_equal(set->director_user_expire, 15 * 60);
 	assert_int_equal(set->director_user_kick_delay, 2);
+	assert_int_equal(set->director_lost_grace, 15);
+	assert_int_equal(director_settings_lost_grace_msecs(set), 15000);
+	assert_int_equal(director_settings_plugin_grace_msecs(set), 12000);
 	assert_int_equal(set->director_max_parallel_moves, 100);
 	assert_int_equal(set->director_max_parallel_kicks, 100);
 	assert_int_equal(set->director_output_buffer_size, 10 * 1024 * 1024);
@@ -100,6 +103,41 @@ static void test_lists(void **state ATTR_UNUSED)
 	put(set);
 }
 
+/* The login processes' grace and what their backends need are within it. */
+static void test_grace(void **state ATTR_UNUSED)
+{
+	static const struct {
+		const char *lost, *kick_delay;
+		unsigned int lost_msecs, plugin_msecs;
+	} tests[] = {
+		{ "15 secs", "2 secs", 15000, 12000 },
+		{ "1 hour", "0", 3600000, 3599000 },
+		{ "5 secs", "0", 5000, 4000 },
+		{ "5 secs", "2 secs", 7000, 4000 },
+		{ "15 secs", "1 hour", 3605000, 4000 },
+	};
+
+	for (unsigned int i = 0; i < N_ELEMENTS(tests); i++) {
+		const struct director_settings *set;
+
+		const char *const settings[] = {
+			"director_lost_grace", tests[i].lost,
+			"director_user_kick_delay", tests[i].kick_delay, NULL
+		};
+		const char *error;
+
+		settings_simple_init(&simple, settings);
+		if (settings_get(simple.event, &director_setting_parser_info, 0,
+				 &set, &error) < 0)
+			fail_msg("%s", error);
+		assert_int_equal(director_settings_lost_grace_msecs(set),
+				 tests[i].lost_msecs);
+		assert_int_equal(director_settings_plugin_grace_msecs(set),
+				 tests[i].plugin_msecs);
+		put(set);
+	}
+}
+
 static void test_accepted(void **state ATTR_UNUSED)
 {
 	static const char *const tests[][2] = {
@@ -107,6 +145,8 @@ static void test_accepted(void **state ATTR_UNUSED)
 		{ "director_user_expire", "365 days" },
 		{ "director_user_kick_delay", "0" },
 		{ "director_user_kick_delay", "1 hour" },
+		{ "director_lost_grace", "5 secs" },
+		{ "director_lost_grace", "1 hour" },
 		{ "director_max_parallel_moves", "1" },
 		{ "director_max_parallel_moves", "1000000" },
 		{ "director_max_parallel_kicks", "1" },
@@ -164,6 +204,9 @@ static void test_refused(void **state ATTR_UNUSED)
 		{ "director_user_kick_delay", "3601 secs",
 		  "director_user_kick_delay = 3601 secs: must be between "
 		  "0 secs and 1 hours" },
+		{ "director_lost_grace", "4 secs",
+		  "director_lost_grace = 4 secs: must be between 5 secs and "
+		  "1 hours" },
 		{ "director_max_parallel_moves", "0",
 		  "director_max_parallel_moves = 0: must be between 1 and "
 		  "1000000" },
@@ -231,6 +274,7 @@ int main(void)
 		test_case(test_not_expanded),
 		test_case(test_lists),
 		test_case(test_accepted),
+		test_case(test_grace),
 		test_case(test_refused),
 	};
 

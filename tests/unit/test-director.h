@@ -121,6 +121,7 @@ static inline int test_director_setup(void **state)
 		.master_user_separator = "",
 		.user_expire_secs = TEST_EXPIRE,
 		.instance = 7,
+		.lost_grace_msecs = 15000,
 	};
 	test_pool = pool_alloconly_create("test", 65536);
 	p_array_init(&test_records, test_pool, 64);

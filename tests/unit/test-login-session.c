@@ -514,6 +514,76 @@ static void test_reconnect(void **state ATTR_UNUSED)
 	assert_int_equal(count_text("START\t"), 1);
 }
 
+#define GRACE_MSECS 300
+
+static void wait_kicked(unsigned int count)
+{
+	struct timeout *to;
+
+	timed_out = FALSE;
+	to = timeout_add(WAIT_MSECS, test_timeout, (void *)NULL);
+	while (kicked < count && !timed_out)
+		run_turn();
+	timeout_remove(&to);
+	assert_int_equal(kicked, count);
+}
+
+/* Longer than the grace */
+static void pass_grace(void)
+{
+	struct timeout *to;
+
+	timed_out = FALSE;
+	to = timeout_add_short(GRACE_MSECS + 200, test_timeout, (void *)NULL);
+	while (!timed_out)
+		run_turn();
+	timeout_remove(&to);
+}
+
+static void test_no_director(void **state ATTR_UNUSED)
+{
+	struct test_client a, b, c;
+
+	start(&a, "a1", 1, &ip1, "a");
+	start(&b, "b1", 2, &ip2, "b");
+	director_link_up(director, b.session, &ip2);
+	accept_link();
+	send_text(HELLO "GRACE\t300\n");
+	expect("ANNOUNCED\n");
+	/* one that is there */
+	pass_grace();
+	assert_int_equal(kicked, 0);
+	/* one that comes back in time */
+	test_disconnect();
+	accept_link();
+	send_text(HELLO);
+	pass_grace();
+	assert_int_equal(kicked, 0);
+	/* one that doesn't */
+	test_unlisten();
+	test_disconnect();
+	wait_kicked(2);
+	assert_string_equal(kick_reason,
+			    "There has been no director for 0.300 secs");
+	assert_null(a.session);
+	assert_null(b.session);
+	/* a socket alone is none */
+	test_listen();
+	start(&c, "c1", 1, &ip1, "c");
+	accept_link();
+	expect("ANNOUNCED\n");
+	wait_kicked(3);
+	/* nobody is there to be ended */
+	pass_grace();
+	send_text(HELLO);
+	start(&c, "c2", 1, &ip1, "c");
+	expect("START\tc2\t");
+	pass_grace();
+	assert_int_equal(kicked, 3);
+	assert_non_null(c.session);
+	assert_int_equal(errors_logged, 0);
+}
+
 static void check_garbage(const void *data, size_t size)
 {
 	struct test_client client;
@@ -705,6 +775,7 @@ int main(void)
 		TEST(test_kick_reason),
 		TEST(test_kick_one),
 		TEST(test_reconnect),
+		TEST(test_no_director),
 		TEST(test_garbage),
 		TEST(test_unknown_commands),
 		TEST(test_director_does_not_read),

@@ -39,6 +39,10 @@ struct director_core_settings {
 	struct ring_settings ring;
 	/* director_user_kick_delay: so long a backend needs to finish */
 	unsigned int user_kick_delay_msecs;
+	/* director_lost_grace: a director that is gone may have sessions that
+	   nobody sees. So long no move ends, unless it comes back (design.md,
+	   rule 5). */
+	unsigned int lost_grace_msecs;
 	/* director_max_parallel_moves: of a flush */
 	unsigned int max_parallel_moves;
 	/* director_max_parallel_kicks; 0: the default */

@@ -15,9 +15,6 @@
    the first one of them that is that far. */
 #define MOVE_ORPHAN_RESENDS 4
 #define MOVE_ORPHAN_STEP_MSECS 200
-/* A director that is gone may have sessions that nobody sees: so long no move
-   ends, unless it comes back (design.md, rule 5). */
-#define MOVE_LOST_GRACE_MSECS 15000
 /* One of 2.3 that still has a move of the user when the next one is told takes
    its USER-KILLED for the last one. The others have let him in then: so long
    after that the wave isn't awaited any more. */

@@ -163,7 +163,8 @@ somebody_is_lost(struct user_moves *moves, const struct director_time *now)
 	list = ring_members_sorted(moves->director->ring->members, &count);
 	for (i = 0; i < count; i++) {
 		if (list[i]->lost_msecs != 0 && !list[i]->removed &&
-		    now->msecs < list[i]->lost_msecs + MOVE_LOST_GRACE_MSECS)
+		    now->msecs < list[i]->lost_msecs +
+				 moves->director->set.lost_grace_msecs)
 			return TRUE;
 	}
 	return FALSE;

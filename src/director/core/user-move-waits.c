@@ -14,7 +14,8 @@ lost_member(const struct ring *ring, const struct director_time *now)
 	list = ring_members_sorted(ring->members, &count);
 	for (i = 0; i < count; i++) {
 		if (list[i]->lost_msecs != 0 && !list[i]->removed &&
-		    now->msecs < list[i]->lost_msecs + MOVE_LOST_GRACE_MSECS)
+		    now->msecs < list[i]->lost_msecs +
+				 ring->director->set.lost_grace_msecs)
 			return list[i];
 	}
 	return NULL;
