@@ -110,12 +110,6 @@ static void test_both_backends(void **state ATTR_UNUSED)
 	assert_int_equal(lookup->state, 0);
 	test_pass(1);
 	assert_int_equal(lookup->state, 1);
-
-	/* to where he is */
-	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
-	lookup = test_lookup("jane");
-	pass(250);
-	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
 }
 
@@ -135,6 +129,56 @@ static void test_not_left(void **state ATTR_UNUSED)
 	assert_not_said(left, "USER-KILLED-EVERYWHERE");
 	in(left, "%s", killed);
 	assert_said(left, "USER-KILLED-EVERYWHERE");
+}
+
+/* Somebody comes between our left and us while the wave waits for us: he has to
+   be asked, too. */
+static void test_new_left(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	const char *killed;
+
+	begin(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	left = left_joins("10.0.0.4", 444, TRUE, NULL);
+	ring_syncs(left, right);
+	lease = session("jane");
+	pass(20000);
+	in(left, "USER-MOVE|10.0.0.4|9090|5|%u|%s|5", test_hash("jane"),
+	   elsewhere("jane"));
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.4|9090|5",
+				 test_hash("jane"), elsewhere("jane"));
+	in(left, "%s", killed);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT + 1, TRUE, NULL);
+	director_session_end(director, &lease, &now);
+	forget_sent();
+	pass(18000);
+	assert_not_said(right, killed);
+	in(left, "%s", killed);
+	ring_end();
+	assert_said(right, killed);
+}
+
+/* We are handed one for whom there is no backend: he isn't placed in the end. */
+static void test_handed_nowhere(void **state ATTR_UNUSED)
+{
+	begin(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left = left_joins("10.0.0.4", 444, TRUE, t_strdup_printf(
+		"U|%u|10.1.0.1|%u|m", test_hash("jane"), TEST_WALL));
+	ring_syncs(left, right);
+	/* twice */
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT + 1, TRUE,
+			  t_strdup_printf("U|%u|10.1.0.1|%u|m",
+					  test_hash("jane"), TEST_WALL));
+	assert_int_equal(director_users_moving(director), 1);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|%u|10.1.0.1|5|1",
+	   test_hash("jane"));
+	assert_int_equal(director_users_moving(director), 0);
+	assert_false(test_user_exists("jane"));
 }
 
 /* That somebody is to be connected to doesn't mean that he is back. */
@@ -165,6 +209,8 @@ int main(void)
 		move_test(test_forgotten),
 		move_test(test_both_backends),
 		move_test(test_not_left),
+		move_test(test_new_left),
+		move_test(test_handed_nowhere),
 		move_test(test_lost_and_named),
 	};
 

@@ -287,7 +287,7 @@ director_session_start(struct director *director,
 				(long)lease->process->pid);
 			return NULL;
 		}
-		if (session_lease_is_told(lease)) {
+		if (lease->plugin == plugin) {
 			*error_r = "was started already";
 			return NULL;
 		}

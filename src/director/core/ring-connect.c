@@ -43,6 +43,7 @@ static void set_left(struct ring *ring, struct ring_peer *peer)
 		ring_peer_end(ring, ring->left, "Replacing with new incoming "
 			      "connection");
 	ring->left = peer;
+	ring->left_changes++;
 	ring->neighbours_changed = TRUE;
 }
 

@@ -161,6 +161,7 @@ void ring_peer_end(struct ring *ring, struct ring_peer *peer,
 	peer->dead = TRUE;
 	if (ring->left == peer) {
 		ring->left = NULL;
+		ring->left_changes++;
 		ring->neighbours_changed = TRUE;
 	} else if (ring->right == peer) {
 		ring->right = NULL;

@@ -66,6 +66,8 @@ struct ring {
 	/* Among peers */
 	struct ring_peer *left, *right;
 
+	/* How often left came or went */
+	unsigned int left_changes;
 	/* Left or right came or went: SYNC has to go round again. */
 	bool neighbours_changed;
 

@@ -214,7 +214,7 @@ void session_lease_start(struct session_leases *leases,
 			 struct session_lease *lease,
 			 struct session_plugin *plugin)
 {
-	i_assert(!session_lease_is_told(lease));
+	i_assert(lease->plugin != plugin);
 
 	lease_unlist(leases, lease);
 	lease_set_plugin(lease, plugin);

@@ -212,7 +212,8 @@ session_lease_announce(struct session_leases *leases,
 struct session_lease *
 session_lease_lookup(struct session_leases *leases,
 		     const struct session_token *token);
-/* ISSUED or orphaned -> STARTED, told by this connection of its process. */
+/* ISSUED or orphaned -> STARTED, told by this connection of its process. Or it is
+   another one's, whose end hasn't been seen yet. */
 void session_lease_start(struct session_leases *leases,
 			 struct session_lease *lease,
 			 struct session_plugin *plugin);

@@ -38,8 +38,10 @@ struct move_wave {
 	uint32_t number;
 	/* When it was heard of last */
 	uint64_t news_msecs;
-	/* It came here; it is to be passed on. */
+	/* It came here, from this left (struct ring); it is to be passed on,
+	   unless there is another one by then, whom it has passed over. */
 	bool arrived;
+	unsigned int arrived_left;
 };
 
 struct user_move {

@@ -23,6 +23,18 @@ wave_find(struct user_move *move, const struct ring_address *initiator)
 	return NULL;
 }
 
+/* Not those that were handed to us, until they are told of */
+static unsigned int waves_named(const struct user_move *move)
+{
+	unsigned int i, count = 0;
+
+	for (i = 0; i < move->waves_count; i++) {
+		if (move->waves[i].number != 0)
+			count++;
+	}
+	return count;
+}
+
 struct move_wave *
 user_move_heard(struct user_move *move, const struct ring_address *initiator,
 		uint32_t number, const struct director_time *now)
@@ -281,6 +293,8 @@ waves_run(struct user_moves *moves, struct user_move *move,
 		struct move_wave *wave = &move->waves[i];
 
 		news = I_MAX(news, wave->news_msecs);
+		if (wave->arrived_left != ring->left_changes)
+			wave->arrived = FALSE;
 		if (wave != own && wave->arrived && ring->right != NULL) {
 			wave->arrived = FALSE;
 			send_killed(moves, move, wave);
@@ -409,9 +423,11 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			ring_broadcast(ring, peer->member, msg);
 			return;
 		}
-	} else if (msg->flag != move->nowhere ? move->nowhere :
+	} else if (waves_named(move) == 0 ? move->waves_count > 0 :
+		   msg->flag != move->nowhere ? move->nowhere :
 		   backend_ip_cmp(&msg->ip, &move->target) < 0) {
-		/* Of moves that were begun at once that to a backend wins, and
+		/* One that was handed to us hasn't told where it goes. Of
+		   moves that were begun at once that to a backend wins, and
 		   then that to the lower address. */
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
@@ -470,6 +486,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	if (wave == NULL)
 		return;
 	wave->arrived = TRUE;
+	wave->arrived_left = ring->left_changes;
 	user_move_set_deadline(moves, move, now->msecs);
 }
 
@@ -556,7 +573,7 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 	wave = wave_find(move, &initiator);
 	if (wave != NULL && wave->number > msg->wave)
 		return;
-	if (move->waves_count <= 1)
+	if (waves_named(move) <= 1)
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	wave_is_over(moves, move, wave, now);
 }

@@ -287,9 +287,7 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 	if (idx != USER_IDX_NONE) {
 		old = backend_by_slot(director->backends,
 				      user_table_slot(director->users, idx));
-		/* (whoever knows of him elsewhere holds him) */
-		if (old != backend || nowhere)
-			move->hold_msecs = hold_until(director, idx, now);
+		move->hold_msecs = hold_until(director, idx, now);
 		if (old != backend) {
 			director_untold_move(director, idx, now);
 			move->old_ip = old->ip;
