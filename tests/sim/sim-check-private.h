@@ -19,6 +19,8 @@ struct check_hold {
 	/* Its director died; 0 = it didn't */
 	uint64_t director_died;
 	bool lmtp;
+	/* Nobody can know of it. */
+	bool unseen;
 	/* He is, or was, on another backend too, with an excuse. */
 	bool divergent;
 	/* He was let in where his session is, which others don't know: it is

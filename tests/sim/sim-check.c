@@ -153,6 +153,8 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 		return SIM_EXCUSE_CRASH;
 	if (check_hung(check, hold, node))
 		return SIM_EXCUSE_HUNG;
+	if (hold->unseen)
+		return SIM_EXCUSE_UNSEEN;
 	return hold->divergent || new_hold->follows ?
 		SIM_EXCUSE_AFTERWARDS : SIM_NO_EXCUSE;
 }
@@ -265,6 +267,17 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 void sim_check_ended(struct sim_check *check, struct check_hold *hold)
 {
 	hold->ended = check->sim->now;
+}
+
+void sim_check_told(struct check_hold *hold)
+{
+	hold->director_died = 0;
+	hold->unseen = FALSE;
+}
+
+void sim_check_unseen(struct check_hold *hold)
+{
+	hold->unseen = TRUE;
 }
 
 void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip)

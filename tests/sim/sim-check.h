@@ -23,6 +23,11 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 		   unsigned int user, unsigned int tag,
 		   const struct ip_addr *ip, bool lmtp);
 void sim_check_ended(struct sim_check *check, struct check_hold *hold);
+/* His director knows of the session (again). */
+void sim_check_told(struct check_hold *hold);
+/* His director has started again, but the login process is stopped: it can't
+   announce the session. */
+void sim_check_unseen(struct check_hold *hold);
 void sim_check_waited(struct sim_check *check, const struct sim_node *node,
 		      uint64_t since, bool may_wait);
 /* An administrator made the directors forget a backend's users (NULL: of

@@ -5,27 +5,7 @@
 #include "sim.h"
 #include "llist.h"
 #include "sim-check.h"
-
-struct sim_session {
-	struct director_lookup lookup;
-	/* While it waits */
-	struct sim_session *prev, *next;
-	struct sim_node *node;
-	unsigned int user, tag, process;
-	bool lmtp, dropped;
-	uint64_t start_delay, length;
-	uint64_t asked_time;
-
-	struct check_hold *hold;
-	struct ip_addr ip;
-	struct session_token token;
-	time_t since;
-	/* The login process acts on the answer. */
-	bool live, started;
-	/* What the director knows it by, if it is that incarnation */
-	struct session_lease *lease;
-	unsigned int lease_incarnation;
-};
+#include "sim-client-private.h"
 
 const char *sim_client_user(unsigned int user)
 {
@@ -50,103 +30,9 @@ static const char *client_name(const struct sim_session *session)
 			    session->lookup.tag, NULL);
 }
 
-static struct login_process *
-client_process(struct sim_node *node, unsigned int process)
-{
-	if (node->processes[process] == NULL) {
-		node->processes[process] =
-			login_process_ref(director_leases(node->core),
-					  node->idx * 100 + process + 1);
-	}
-	return node->processes[process];
-}
-
 /* -- Sessions -- */
 
-static void client_tell(struct sim_session *session)
-{
-	struct sim_node *node = session->node;
-	struct director_time now = sim_node_time(node);
-	const char *error;
-
-	session->lease = director_session_start(node->core,
-		node->plugins[session->process], &session->token,
-		session->lookup.hash, &session->ip, session->since, &now,
-		&error);
-	if (session->lease == NULL) {
-		sim_fail(node->sim, "session", "%s: START of %s failed: %s",
-			 node->name, client_name(session), error);
-		return;
-	}
-	session->lease_incarnation = node->incarnation;
-	director_session_up(node->core, session->lease, NULL, &now);
-}
-
-/* A plugin has connected: tells all sessions of its process. */
-static void client_announce(struct sim *sim, void *arg, uint64_t process)
-{
-	struct sim_node *node = arg;
-	struct director_time now = sim_node_time(node);
-	struct login_process *lp = client_process(node, process);
-	struct sim_session *session;
-
-	if (node->plugins[process] != NULL)
-		return;
-	node->plugins[process] =
-		session_plugin_init(director_leases(node->core), lp);
-	array_foreach_elem(&sim->sessions, session) {
-		if (session->node != node || session->process != process ||
-		    !session->live || !session->started ||
-		    session->lease_incarnation == node->incarnation)
-			continue;
-		sim_trace(sim, node, "announced: %s on %s",
-			  client_name(session), net_ip2addr(&session->ip));
-		sim->tally->announced++;
-		client_tell(session);
-	}
-	director_sessions_announced(node->core, lp, &now);
-	sim_node_called(node);
-}
-
-static void client_started(struct sim *sim, void *arg,
-			   uint64_t value ATTR_UNUSED)
-{
-	struct sim_session *session = arg;
-
-	if (!session->live)
-		return;
-	client_announce(sim, session->node, session->process);
-	if (session->lease_incarnation != session->node->incarnation)
-		client_tell(session);
-	sim_node_called(session->node);
-}
-
-static void client_start(struct sim *sim ATTR_UNUSED, void *arg,
-			 uint64_t value ATTR_UNUSED)
-{
-	struct sim_session *session = arg;
-
-	if (!session->live)
-		return;
-	session->started = TRUE;
-	(void)sim_node_post(session->node, client_started, session, 0);
-}
-
-static void client_ended(struct sim *sim ATTR_UNUSED, void *arg,
-			 uint64_t value ATTR_UNUSED)
-{
-	struct sim_session *session = arg;
-	struct sim_node *node = session->node;
-	struct director_time now = sim_node_time(node);
-
-	if (session->lease == NULL ||
-	    session->lease_incarnation != node->incarnation)
-		return;
-	director_session_end(node->core, &session->lease, &now);
-	sim_node_called(node);
-}
-
-static void client_session_over(struct sim_session *session)
+void sim_session_over(struct sim_session *session)
 {
 	struct sim *sim = session->node->sim;
 
@@ -158,15 +44,58 @@ static void client_session_over(struct sim_session *session)
 	sim_check_ended(sim->check, session->hold);
 }
 
-static void client_end(struct sim *sim ATTR_UNUSED, void *arg,
-		       uint64_t value ATTR_UNUSED)
+static void client_end_now(struct sim *sim ATTR_UNUSED, void *arg,
+			   uint64_t value ATTR_UNUSED)
 {
 	struct sim_session *session = arg;
 
 	if (!session->live)
 		return;
-	client_session_over(session);
-	(void)sim_node_post(session->node, client_ended, session, 0);
+	sim_session_over(session);
+	if (session->started)
+		sim_plugin_ended(session);
+}
+
+static void client_end(struct sim *sim, void *arg, uint64_t value)
+{
+	struct sim_session *session = arg;
+
+	if (session->process == NULL)
+		client_end_now(sim, arg, value);
+	else
+		sim_process_post(session->process, client_end_now, arg, value);
+}
+
+static void client_start_now(struct sim *sim ATTR_UNUSED, void *arg,
+			     uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (!session->live)
+		return;
+	session->started = TRUE;
+	sim_plugin_started(session);
+}
+
+static void client_start(struct sim *sim ATTR_UNUSED, void *arg, uint64_t value)
+{
+	struct sim_session *session = arg;
+
+	sim_process_post(session->process, client_start_now, arg, value);
+}
+
+/* The answer isn't good any more: its login process drops it. */
+static void client_too_late(struct sim *sim, void *arg,
+			    uint64_t value ATTR_UNUSED)
+{
+	struct sim_session *session = arg;
+
+	if (session->started || !session->live)
+		return;
+	sim_trace(sim, session->node, "%s: the answer is too old",
+		  client_name(session));
+	sim->tally->too_late++;
+	sim_session_over(session);
 }
 
 static void client_notified(struct sim *sim ATTR_UNUSED, void *arg,
@@ -186,8 +115,10 @@ static void client_notify(struct sim *sim, void *arg,
 
 	if (!session->live)
 		return;
-	(void)sim_node_post(session->node, client_notified, session->node,
-			    session->user);
+	if (!session->process->stopped) {
+		(void)sim_node_post(session->node, client_notified,
+				    session->node, session->user);
+	}
 	sim_after(sim, SIM_SECS(sim->plan->expire_secs) / 2, client_notify,
 		  session, 0);
 }
@@ -200,7 +131,8 @@ void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item)
 
 	array_foreach_elem(&sim->sessions, session) {
 		if (session->node == node && session->user == item->a &&
-		    session->live && session->started) {
+		    session->live && session->started &&
+		    !session->process->stopped) {
 			(void)sim_node_post(node, client_notified, node,
 					    item->a);
 			break;
@@ -209,28 +141,36 @@ void sim_client_refresh(struct sim *sim, const struct sim_plan_item *item)
 }
 
 struct kick_context {
-	struct sim_node *node;
-	unsigned int process;
+	struct sim_process *process;
 	uint32_t hash;
 	struct ip_addr except;
 };
 
-static void client_kick(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
+static void client_kick_now(struct sim *sim, void *arg,
+			    uint64_t value ATTR_UNUSED)
 {
 	const struct kick_context *ctx = arg;
 	struct sim_session *session;
 
 	array_foreach_elem(&sim->sessions, session) {
-		if (session->node == ctx->node && session->live &&
-		    session->started && session->process == ctx->process &&
-		    session->lookup.hash == ctx->hash &&
+		if (session->process == ctx->process && session->live &&
+		    session->started && session->lookup.hash == ctx->hash &&
 		    (ctx->except.family == 0 ||
 		     !net_ip_compare(&session->ip, &ctx->except))) {
-			sim_trace(sim, ctx->node, "%s is kicked",
+			sim_trace(sim, session->node, "%s is kicked",
 				  client_name(session));
-			client_end(sim, session, 0);
+			client_end_now(sim, session, 0);
 		}
 	}
+}
+
+static void client_kick(struct sim *sim ATTR_UNUSED, void *arg,
+			uint64_t generation)
+{
+	struct kick_context *ctx = arg;
+
+	if (ctx->process->generation == generation)
+		sim_process_post(ctx->process, client_kick_now, ctx, 0);
 }
 
 void sim_client_kick(struct sim_node *node, const struct session_plugin *plugin,
@@ -239,17 +179,15 @@ void sim_client_kick(struct sim_node *node, const struct session_plugin *plugin,
 	struct kick_context *ctx = p_new(node->sim->pool, struct kick_context,
 					 1);
 
-	ctx->node = node;
+	ctx->process = sim_process_of_plugin(plugin);
+	if (ctx->process == NULL)
+		return;
 	ctx->hash = hash;
 	if (except != NULL)
 		ctx->except = *except;
-	while (node->plugins[ctx->process] != plugin) {
-		ctx->process++;
-		i_assert(ctx->process < SIM_PROCESSES);
-	}
 	/* some of them are slow */
 	sim_after(node->sim, SIM_MSECS(hash % 16 == 0 ? 700 : 1), client_kick,
-		  ctx, 0);
+		  ctx, ctx->process->generation);
 }
 
 /* -- Lookups -- */
@@ -265,16 +203,16 @@ static void client_admitted(struct sim_session *session)
 	sim_history(sim, net_ip2addr(&session->ip),
 		    strlen(net_ip2addr(&session->ip)));
 	sim_trace(sim, node, "ADMITTED %s to %s%s", client_name(session),
-		  net_ip2addr(&session->ip), session->lmtp ? " (lmtp)" : "");
+		  net_ip2addr(&session->ip), session->process == NULL ? " (lmtp)" : "");
 	session->hold = sim_check_admitted(sim->check, node, session->user,
 					   session->tag, &session->ip,
-					   session->lmtp);
+					   session->process == NULL);
 	session->live = TRUE;
 	if (session->dropped) {
-		client_session_over(session);
+		sim_session_over(session);
 		return;
 	}
-	if (session->lmtp) {
+	if (session->process == NULL) {
 		sim_after(sim, I_MIN(session->length, SIM_SECS(5)), client_end,
 			  session, 0);
 		return;
@@ -290,10 +228,15 @@ static void client_admitted(struct sim_session *session)
 			 client_name(session));
 	}
 	sim_after(sim, session->start_delay, client_start, session, 0);
+	sim_queue_add(sim->queue,
+		      SIM_MSECS(session->lookup.lease_deadline + 1) -
+		      node->mono_base, client_too_late, session, 0);
 	sim_after(sim, session->start_delay + session->length, client_end,
 		  session, 0);
-	sim_after(sim, SIM_SECS(sim->plan->expire_secs) / 2 +
-		  session->start_delay, client_notify, session, 0);
+	if (!sim->plan->no_notify) {
+		sim_after(sim, SIM_SECS(sim->plan->expire_secs) / 2 +
+			  session->start_delay, client_notify, session, 0);
+	}
 }
 
 static void client_waited(struct sim_session *session)
@@ -339,9 +282,10 @@ static void client_ask(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
 
 	sim->tally->lookups++;
 	session->asked_time = sim->now;
-	if (!session->lmtp) {
-		session->lookup.process =
-			client_process(node, session->process);
+	if (session->process != NULL) {
+		if (session->generation != session->process->generation)
+			return;
+		session->lookup.process = sim_process_ref(session->process);
 	}
 	ret = director_lookup(node->core, &session->lookup, &now);
 	if (ret < 0) {
@@ -357,6 +301,22 @@ static void client_ask(struct sim *sim, void *arg, uint64_t value ATTR_UNUSED)
 			       session);
 	}
 	sim_node_called(node);
+}
+
+void sim_client_abort_gone(struct sim_node *node)
+{
+	struct sim_session *session, *next;
+
+	for (session = node->waiting_head; session != NULL; session = next) {
+		next = session->next;
+		if (session->process == NULL ||
+		    session->generation == session->process->generation)
+			continue;
+		director_lookup_abort(node->core, &session->lookup);
+		DLLIST2_REMOVE(&node->waiting_head, &node->waiting_tail,
+			       session);
+		node->sim->tally->unanswered++;
+	}
 }
 
 static struct sim_session *
@@ -379,8 +339,13 @@ void sim_client_login(struct sim *sim, const struct sim_plan_item *item)
 
 	session = client_new(&sim->nodes[item->node], SIM_LOGIN_USER(item->a),
 			     SIM_LOGIN_TAG(item->a));
-	session->process = item->b % SIM_PROCESSES;
-	session->lmtp = (item->a & SIM_LOGIN_LMTP) != 0;
+	if ((item->a & SIM_LOGIN_LMTP) == 0) {
+		session->process = sim_process_get(session->node,
+						   item->b % SIM_PROCESSES);
+		session->generation = session->process->generation;
+		if (session->process->stopped)
+			return;
+	}
 	session->dropped = (item->a & SIM_LOGIN_DROPPED) != 0;
 	session->start_delay = item->b;
 	session->length = item->c;
@@ -392,7 +357,6 @@ void sim_client_probe(struct sim_node *node, unsigned int probe)
 	struct sim_session *session;
 
 	session = client_new(node, SIM_MAX_USERS + probe, 0);
-	session->lmtp = TRUE;
 	session->length = SIM_SECS(1);
 	(void)sim_node_post(node, client_ask, session, 0);
 }
@@ -411,7 +375,18 @@ static void client_end_node(struct sim_node *node)
 
 	array_foreach_elem(&node->sim->sessions, session) {
 		if (session->node == node)
-			client_session_over(session);
+			sim_session_over(session);
+	}
+}
+
+/* Their processes do it themselves, if they can. */
+static void client_end_live(struct sim_node *node)
+{
+	struct sim_session *session;
+
+	array_foreach_elem(&node->sim->sessions, session) {
+		if (session->node == node && session->live && session->started)
+			client_end(node->sim, session, 0);
 	}
 }
 
@@ -421,7 +396,7 @@ static void client_orphaned(struct sim *sim ATTR_UNUSED, void *arg,
 	struct sim_node *node = arg;
 
 	if (node->core == NULL && node->incarnation == incarnation)
-		client_end_node(node);
+		client_end_live(node);
 }
 
 void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
@@ -436,6 +411,7 @@ void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
 			       session);
 		sim->tally->unanswered++;
 	}
+	sim_process_director_gone(node);
 	if (!sessions_live)
 		client_end_node(node);
 	else {
@@ -444,43 +420,17 @@ void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
 	}
 }
 
-static void client_hung(struct sim *sim, void *arg, uint64_t since)
+static void client_hung(struct sim *sim ATTR_UNUSED, void *arg, uint64_t since)
 {
 	struct sim_node *node = arg;
-	struct sim_session *session;
 
-	if (node->state != SIM_NODE_PAUSED || node->since != since)
-		return;
-	array_foreach_elem(&sim->sessions, session) {
-		if (session->node == node && session->live && session->started)
-			client_end(sim, session, 0);
-	}
+	if (node->state == SIM_NODE_PAUSED && node->since == since)
+		client_end_live(node);
 }
 
 void sim_client_node_paused(struct sim_node *node)
 {
 	sim_after(node->sim, SIM_ORPHAN_GRACE, client_hung, node, node->since);
-}
-
-static void client_reconnect(struct sim *sim ATTR_UNUSED, void *arg,
-			     uint64_t value)
-{
-	struct sim_node *node = arg;
-
-	if (node->incarnation == value >> 8)
-		(void)sim_node_post(node, client_announce, node, value & 0xff);
-}
-
-void sim_client_node_started(struct sim_node *node)
-{
-	unsigned int i;
-
-	for (i = 0; i < SIM_PROCESSES; i++) {
-		sim_after(node->sim, SIM_MSECS((node->idx * 7919 + i * 31 +
-						node->incarnation * 10473) %
-					       1000), client_reconnect, node,
-			  (uint64_t)node->incarnation << 8 | i);
-	}
 }
 
 void sim_client_end_all(struct sim *sim)

@@ -269,6 +269,24 @@ static void nemesis_move(struct sim *sim, void *arg,
 	sim_node_called(node);
 }
 
+static void nemesis_flush(struct sim *sim, void *arg,
+			  uint64_t value ATTR_UNUSED)
+{
+	const struct sim_plan_item *item = arg;
+	struct sim_node *node = nemesis_node(sim, item);
+	struct director_time now = sim_node_time(node);
+	struct user_flush *flush;
+
+	sim_trace(sim, node, "ADMIN %s", sim_plan_item_str(sim->plan, item));
+	flush = director_flush_users(node->core, item->b == SIM_NONE ? NULL :
+				     &sim->plan->backends[item->b].ip, item->c,
+				     NEMESIS_BY, NULL, NULL, &now);
+	if (flush != NULL)
+		director_flush_unref(&flush, FALSE);
+	nemesis_acts(sim, FALSE);
+	sim_node_called(node);
+}
+
 static bool nemesis_linked(struct sim *sim, const struct sim_node *node1,
 			   const struct sim_node *node2)
 {
@@ -386,6 +404,10 @@ static bool nemesis_isolates(enum sim_plan_type type)
 	case PLAN_RESET:
 	case PLAN_STALL:
 	case PLAN_MOVE:
+	case PLAN_FLUSH:
+	case PLAN_PROCESS_CRASH:
+	case PLAN_PROCESS_STOP:
+	case PLAN_PLUGIN_LOST:
 		return FALSE;
 	default:
 		return TRUE;
@@ -443,6 +465,15 @@ void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 	case PLAN_MOVE:
 		(void)sim_node_post_synced(nemesis_node(sim, item),
 					   nemesis_move, item, 0);
+		break;
+	case PLAN_FLUSH:
+		(void)sim_node_post_synced(nemesis_node(sim, item),
+					   nemesis_flush, item, 0);
+		break;
+	case PLAN_PROCESS_CRASH:
+	case PLAN_PROCESS_STOP:
+	case PLAN_PLUGIN_LOST:
+		sim_process_trouble(sim, item);
 		break;
 	case PLAN_LOGIN:
 	case PLAN_REFRESH:
@@ -524,6 +555,7 @@ void sim_nemesis_rest(struct sim *sim)
 		struct sim_node *node = &sim->nodes[i];
 
 		array_clear(&node->admin);
+		sim_process_rest(node);
 		sim_node_continue(node);
 		if (node->removed)
 			sim_node_stop(node, SIM_STOP_CLEAN);

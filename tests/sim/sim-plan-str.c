@@ -7,11 +7,12 @@
 static const char *const type_names[PLAN_TYPES] = {
 	"start", "login", "refresh", "kill", "pause", "cut", "cut-link",
 	"latency", "clock", "host", "ring-add", "ring-remove", "reset", "stall",
-	"move",
+	"move", "flush", "crash", "stop", "plugin",
 };
 
 static const char *const stop_names[] = { "process", "machine", "clean" };
 static const char *const restore_names[] = { "nothing", "journal" };
+static const char *const loss_names[] = { "nothing", "messages", "late" };
 static const char *const host_names[] = {
 	"up", "down", "vhosts", "add", "remove", "flush", "flush all"
 };
@@ -108,6 +109,23 @@ const char *sim_plan_item_str(const struct sim_plan *plan,
 	case PLAN_STALL:
 		str_printfa(str, "connection %u for %s",
 			    (unsigned int)item->a, secs(item->b));
+		break;
+	case PLAN_FLUSH:
+		str_printfa(str, "%s, %u at once", item->b == SIM_NONE ? "all" :
+			    plan->backends[item->b].name,
+			    (unsigned int)item->c);
+		break;
+	case PLAN_PROCESS_CRASH:
+		str_printfa(str, "login process %u", (unsigned int)item->a);
+		break;
+	case PLAN_PROCESS_STOP:
+		str_printfa(str, "login process %u for %s",
+			    (unsigned int)item->a, secs(item->b));
+		break;
+	case PLAN_PLUGIN_LOST:
+		str_printfa(str, "of login process %u lost for %s (%s)",
+			    (unsigned int)item->a, secs(item->b),
+			    loss_names[item->c]);
 		break;
 	case PLAN_START:
 	case PLAN_RING_ADD:

@@ -418,7 +418,7 @@ static void plan_one(struct sim_plan *plan, struct sim_rand *rand,
 	case PLAN_LOGIN:
 	case PLAN_REFRESH:
 	case PLAN_RING_ADD:
-	case PLAN_TYPES:
+	default:
 		i_unreached();
 	}
 }
@@ -441,12 +441,12 @@ static void plan_kinds(struct sim_plan *plan, struct sim_rand *rand)
 		kinds = n < 50 ? 1 : sim_rand_range(rand, 2, 3);
 		for (i = 0; i < kinds; i++)
 			plan->trouble[sim_rand_range(rand, PLAN_KILL,
-						     PLAN_TYPES - 1)] = TRUE;
+						     PLAN_MOVE)] = TRUE;
 		/* hashing alone finds everybody unless the backends change */
 		if (sim_rand_percent(rand, 60))
 			plan->trouble[PLAN_HOST] = TRUE;
 	} else {
-		for (i = 0; i < PLAN_TYPES; i++)
+		for (i = 0; i <= PLAN_MOVE; i++)
 			plan->trouble[i] = plan_is_trouble(i);
 	}
 }
@@ -456,7 +456,7 @@ static void plan_trouble(struct sim_plan *plan, struct sim_rand *rand)
 	uint64_t gap = sim_rand_scale(rand, SIM_SECS(2), SIM_SECS(30));
 	unsigned int type, i, count;
 
-	for (type = 0; type < PLAN_TYPES; type++) {
+	for (type = 0; type <= PLAN_MOVE; type++) {
 		if (!plan->trouble[type] || type == PLAN_RING_ADD)
 			continue;
 		count = sim_rand_range(rand, 1, plan->duration / gap + 1);
@@ -465,8 +465,102 @@ static void plan_trouble(struct sim_plan *plan, struct sim_rand *rand)
 	}
 }
 
+/* -- Login processes and flushes, which came later: what was planned before
+   stays as it was -- */
+
+static void plan_flush(struct sim_plan *plan, struct sim_rand *rand,
+		       uint64_t time)
+{
+	struct sim_plan_item *item;
+	unsigned int backend = sim_rand_below(rand, plan->backends_count);
+
+	item = plan_add(plan, PLAN_FLUSH, time,
+			sim_rand_below(rand, plan->nodes_count));
+	item->b = sim_rand_percent(rand, 20) ? SIM_NONE : backend;
+	item->c = sim_rand_range(rand, 1, 20);
+	if (sim_rand_percent(rand, 70)) {
+		/* as it is meant: nobody new comes, who is there goes */
+		time -= I_MIN(time, SIM_MSECS(200));
+		item = plan_add(plan, PLAN_HOST, time, item->node);
+		item->a = sim_rand_percent(rand, 50) ? SIM_HOST_VHOSTS :
+			SIM_HOST_DOWN;
+		item->b = backend;
+	}
+}
+
+/* Mostly while a user of it is being moved */
+static void plan_process(struct sim_plan *plan, struct sim_rand *rand,
+			 enum sim_plan_type type, uint64_t time)
+{
+	struct sim_plan_item *item, *move;
+	unsigned int node = sim_rand_below(rand, plan->nodes_count);
+	unsigned int user = sim_rand_below(rand, plan->users_count);
+	unsigned int tag = user % plan->tags_count;
+
+	plan_login(plan, rand, time - I_MIN(time, sim_rand_scale(rand, 1000,
+							SIM_SECS(20))),
+		   user, SIM_SECS(60));
+	item = array_back_modifiable(&plan->items);
+	item->node = node;
+	item->a = user | tag << 8;
+	if (sim_rand_percent(rand, 30)) {
+		/* who expires as soon as anybody does */
+		item->c = I_MAX(item->c, SIM_SECS(plan->expire_secs * 2));
+	}
+	if (sim_rand_percent(rand, 70)) {
+		move = plan_add(plan, PLAN_MOVE, time +
+				sim_rand_below(rand, SIM_SECS(2)),
+				sim_rand_below(rand, plan->nodes_count));
+		move->a = user | tag << 8;
+		move->b = sim_rand_below(rand, plan->backends_count);
+	}
+	while (sim_rand_percent(rand, 70)) {
+		plan_login(plan, rand, time + sim_rand_scale(rand, 100,
+							     SIM_SECS(12)),
+			   user, SIM_SECS(5));
+	}
+	item = plan_add(plan, type, time, node);
+	item->a = sim_rand_below(rand, SIM_PROCESSES);
+	item->b = type == PLAN_PROCESS_STOP ?
+		sim_rand_scale(rand, SIM_MSECS(20), SIM_SECS(20)) :
+		sim_rand_range(rand, SIM_MSECS(1), SIM_MSECS(900));
+	item->c = sim_rand_below(rand, SIM_PLUGIN_LOSS_LATE + 1);
+	if (type == PLAN_PROCESS_CRASH && sim_rand_percent(rand, 40)) {
+		/* the director instead, which is started again at once */
+		item->type = PLAN_KILL;
+		item->a = sim_rand_range(rand, SIM_MSECS(20), SIM_SECS(3));
+		item->b = SIM_STOP_KILL;
+		item->c = SIM_RESTORE_JOURNAL;
+	}
+}
+
+static void plan_sessions(struct sim_plan *plan, struct sim_rand *rand)
+{
+	uint64_t gap = sim_rand_scale(rand, SIM_SECS(2), SIM_SECS(30));
+	unsigned int type, i, count;
+
+	if (!sim_rand_percent(rand, 40))
+		return;
+	plan->late_plugins = sim_rand_percent(rand, 70);
+	plan->no_notify = sim_rand_percent(rand, 40);
+	for (type = PLAN_FLUSH; type < PLAN_TYPES; type++) {
+		if (!sim_rand_percent(rand, 50))
+			continue;
+		count = sim_rand_range(rand, 1, plan->duration / gap + 1);
+		for (i = 0; i < count; i++) {
+			uint64_t time = plan_moment(plan, rand);
+
+			if (type == PLAN_FLUSH)
+				plan_flush(plan, rand, time);
+			else
+				plan_process(plan, rand, type, time);
+		}
+	}
+}
+
 void sim_plan_init(struct sim_plan *plan, uint64_t seed)
 {
+	struct sim_rand later = { seed * 0x2545f4914f6cdd1dULL + 2 };
 	struct sim_rand rand = { seed * 0x2545f4914f6cdd1dULL + 1 };
 
 	i_zero(plan);
@@ -483,6 +577,7 @@ void sim_plan_init(struct sim_plan *plan, uint64_t seed)
 	plan_starts(plan, &rand);
 	plan_logins(plan, &rand);
 	plan_trouble(plan, &rand);
+	plan_sessions(plan, &later);
 }
 
 void sim_plan_deinit(struct sim_plan *plan)

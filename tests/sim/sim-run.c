@@ -332,6 +332,7 @@ static void run_init(struct sim *sim, struct sim_plan *plan)
 		i_array_init(&node->journal, 16);
 		i_array_init(&node->pending, 16);
 		i_array_init(&node->admin, 16);
+		i_array_init(&node->links, 4);
 	}
 	i_array_init(&sim->sessions, 64);
 	sim->net = sim_net_init(sim);

@@ -19,7 +19,8 @@ static const struct {
 
 static const char *const excuse_names[SIM_EXCUSES] = {
 	"partition", "not all reach all", "removed director",
-	"director died", "director hung", "users forgotten by command",
+	"director died", "director hung", "login process stopped at a restart",
+	"users forgotten by command",
 	"had two before",
 };
 
@@ -42,6 +43,10 @@ static const char *const nemesis_names[PLAN_TYPES] = {
 	[PLAN_RESET] = "resets",
 	[PLAN_STALL] = "stalls",
 	[PLAN_MOVE] = "moves",
+	[PLAN_FLUSH] = "flushes",
+	[PLAN_PROCESS_CRASH] = "crashed login processes",
+	[PLAN_PROCESS_STOP] = "stopped login processes",
+	[PLAN_PLUGIN_LOST] = "lost plugin connections",
 };
 
 void sim_tally_log(struct sim_tally *tally, const char *line)
@@ -79,6 +84,7 @@ void sim_tally_add(struct sim_tally *dest, const struct sim_tally *src)
 	dest->unanswered += src->unanswered;
 	dest->sessions += src->sessions;
 	dest->announced += src->announced;
+	dest->too_late += src->too_late;
 	dest->early_moves += src->early_moves;
 	dest->settled_usecs += src->settled_usecs;
 	for (i = 0; i < N_ELEMENTS(dest->nemesis); i++)
@@ -126,14 +132,16 @@ void sim_tally_print(const struct sim_tally *tally)
 	       (unsigned long long)tally->events,
 	       (unsigned long long)tally->lines);
 	printf("%llu lookups, %llu answered, %llu waited, %llu timed out, "
-	       "%llu cut off; %llu sessions, %llu announced again\n",
+	       "%llu cut off; %llu sessions, %llu announced again, "
+	       "%llu answers too late\n",
 	       (unsigned long long)tally->lookups,
 	       (unsigned long long)tally->admissions,
 	       (unsigned long long)tally->waited,
 	       (unsigned long long)tally->timeouts,
 	       (unsigned long long)tally->unanswered,
 	       (unsigned long long)tally->sessions,
-	       (unsigned long long)tally->announced);
+	       (unsigned long long)tally->announced,
+	       (unsigned long long)tally->too_late);
 	print_list("done to them", nemesis_names, tally->nemesis, PLAN_TYPES);
 	print_list("two backends, excused", excuse_names, tally->excuses,
 		   SIM_EXCUSES);

@@ -13,6 +13,8 @@ enum sim_excuse {
 	/* The director that let him in died or hung */
 	SIM_EXCUSE_CRASH,
 	SIM_EXCUSE_HUNG,
+	/* Its director started again while the login process was stopped. */
+	SIM_EXCUSE_UNSEEN,
 	/* An administrator made the directors forget him */
 	SIM_EXCUSE_FORGOTTEN,
 	/* One of these let him in to two, and that session still lives */
@@ -37,7 +39,7 @@ struct sim_tally {
 	uint64_t seeds, failures;
 	uint64_t virtual_usecs, events, lines;
 	uint64_t lookups, admissions, waited, timeouts, unanswered;
-	uint64_t sessions, announced;
+	uint64_t sessions, announced, too_late;
 	/* Trouble that really was made */
 	uint64_t nemesis[32];
 	uint64_t excuses[SIM_EXCUSES];

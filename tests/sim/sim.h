@@ -68,6 +68,15 @@ enum sim_plan_type {
 	PLAN_STALL,
 	/* a: user and tag, b: backend */
 	PLAN_MOVE,
+	/* b: backend (SIM_NONE: all), c: how many at once */
+	PLAN_FLUSH,
+	/* a: which login process of the node */
+	PLAN_PROCESS_CRASH,
+	/* b: for how long */
+	PLAN_PROCESS_STOP,
+	/* Its plugin's connection breaks; b: until there is a new one, c: enum
+	   sim_plugin_loss */
+	PLAN_PLUGIN_LOST,
 	PLAN_TYPES
 };
 
@@ -80,6 +89,14 @@ enum sim_stop {
 enum sim_restore {
 	SIM_RESTORE_NOTHING,
 	SIM_RESTORE_JOURNAL,
+};
+
+enum sim_plugin_loss {
+	SIM_PLUGIN_LOSS_NOTHING,
+	/* What was on its way */
+	SIM_PLUGIN_LOSS_MESSAGES,
+	/* The director sees it only after the new connection. */
+	SIM_PLUGIN_LOSS_LATE,
 };
 
 enum sim_host_command {
@@ -139,6 +156,10 @@ struct sim_plan {
 	bool trouble[PLAN_TYPES];
 	/* PLAN_HOST may make the directors forget users. */
 	bool unsafe;
+	/* What plugins tell is on its way for a while. */
+	bool late_plugins;
+	/* proxy-notify doesn't tell of sessions. */
+	bool no_notify;
 	ARRAY(struct sim_plan_item) items;
 };
 
@@ -161,6 +182,8 @@ enum sim_node_state {
 };
 
 struct sim_session;
+struct sim_process;
+struct sim_link;
 
 /* Something that happens in a director that is paused */
 struct sim_pending {
@@ -207,9 +230,10 @@ struct sim_node {
 	/* Set by the core: look at admin commands that wait. */
 	bool ring_synced;
 
-	struct login_process *processes[SIM_PROCESSES];
-	/* Connected; NULL: not yet */
-	struct session_plugin *plugins[SIM_PROCESSES];
+	/* NULL: not yet */
+	struct sim_process *processes[SIM_PROCESSES];
+	/* Connections of their plugins that the director knows */
+	ARRAY(struct sim_link *) links;
 	ARRAY(struct sim_pending) pending, admin;
 	/* Lookups that wait, the oldest first */
 	struct sim_session *waiting_head, *waiting_tail;
@@ -285,8 +309,12 @@ void sim_client_lookup_done(struct director_lookup *lookup, bool success);
 void sim_client_node_stopped(struct sim_node *node, bool sessions_live);
 /* It is hung: its plugins hear nothing of it. */
 void sim_client_node_paused(struct sim_node *node);
-/* They announce themselves. */
-void sim_client_node_started(struct sim_node *node);
+/* A login process crashes, is stopped, or loses its director. */
+void sim_process_trouble(struct sim *sim, const struct sim_plan_item *item);
+/* All that are stopped go on. */
+void sim_process_rest(struct sim_node *node);
+/* They connect, and announce what they have. */
+void sim_process_director_started(struct sim_node *node);
 void sim_client_end_all(struct sim *sim);
 const char *sim_client_user(unsigned int user);
 
