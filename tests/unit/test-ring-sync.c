@@ -90,12 +90,42 @@ static void test_old_instance(void **state ATTR_UNUSED)
 	assert_said(right, "SYNC|10.0.0.4|9090|3|10|");
 }
 
+/* We were stopped: what we know of a user may be old. */
+static void test_hung(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	struct test_lookup *lookup;
+
+	ring_of(3, &left, &right);
+	(void)where("jane");
+	test_set_time(now.msecs + 2500);
+	ring_end();
+	assert_string_equal(where("jane"), hashed("jane"));
+	forget_sent();
+	test_set_time(now.msecs + 10000);
+	ring_end();
+	lookup = test_lookup("jane");
+	assert_int_equal(lookup->state, 0);
+	ring_syncs(left, right);
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	/* nor alone */
+	ring_peer_closed(director, left->peer, "reset", &now);
+	ring_peer_closed(director, right->peer, "reset", &now);
+	test_pass(10000);
+	assert_true(ring_is_alone(director_ring(director)));
+	test_set_time(now.msecs + 10000);
+	ring_end();
+	assert_string_equal(where("jane"), hashed("jane"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_not_left),
 		ring_test(test_new_right),
 		ring_test(test_old_instance),
+		ring_test(test_hung),
 	};
 
 	return run_test_cases(tests);

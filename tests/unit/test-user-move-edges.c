@@ -170,11 +170,9 @@ static void test_handed_nowhere(void **state ATTR_UNUSED)
 	left = left_joins("10.0.0.4", 444, TRUE, t_strdup_printf(
 		"U|%u|10.1.0.1|%u|m", test_hash("jane"), TEST_WALL));
 	ring_syncs(left, right);
-	/* twice */
-	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT + 1, TRUE,
-			  t_strdup_printf("U|%u|10.1.0.1|%u|m",
-					  test_hash("jane"), TEST_WALL));
 	assert_int_equal(director_users_moving(director), 1);
+	in(left, "USER-MOVE|10.0.0.1|9090|6|%u|10.1.0.1|5|1",
+	   test_hash("jane"));
 	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|%u|10.1.0.1|5|1",
 	   test_hash("jane"));
 	assert_int_equal(director_users_moving(director), 0);

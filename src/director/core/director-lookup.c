@@ -212,6 +212,8 @@ director_lookup_try(struct director *director, struct director_lookup *lookup,
 
 	if (!ring_is_handshaked(director->ring))
 		return "ring not handshaked";
+	if (director->ring->was_hung)
+		return "ring not synced";
 	if (tag == NULL) {
 		return ring_is_synced(director->ring) ? "no hosts" :
 			"ring not synced";

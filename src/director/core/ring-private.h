@@ -106,6 +106,10 @@ struct ring {
 	bool outside_sure;
 	/* What has to be done next by time; 0 = now */
 	uint64_t deadline_msecs;
+	uint64_t ran_msecs;
+	/* We were stopped for so long that the others may have gone on without
+	   us: nobody is answered before the ring is synced again. */
+	bool was_hung;
 
 	/* Backends that were removed */
 	ARRAY(struct ring_removed_host) removed_hosts;

@@ -183,6 +183,7 @@ void ring_set_synced(struct ring *ring, const struct director_time *now)
 	if (ring->synced)
 		return;
 	ring->synced = TRUE;
+	ring->was_hung = FALSE;
 	ring->synced_changed_msecs = now->msecs;
 	if (ring->sync_sent_msecs != 0) {
 		ring->sync_msecs = now->msecs - ring->sync_began_msecs;

@@ -383,6 +383,19 @@ static void ring_purge_removed(struct ring *ring,
 	}
 }
 
+static void
+ring_notice_hang(struct ring *ring, const struct director_time *now)
+{
+	uint64_t due = I_MAX(ring->deadline_msecs, ring->ran_msecs);
+
+	if (ring->ran_msecs != 0 && now->msecs >= due + RING_FAST_DEAD_MSECS &&
+	    (ring->left != NULL || ring->right != NULL)) {
+		ring->was_hung = TRUE;
+		ring_changed(ring, now);
+	}
+	ring->ran_msecs = now->msecs;
+}
+
 void ring_run(struct ring *ring, const struct director_time *now)
 {
 	struct ring_peer *peer, *next;
@@ -390,6 +403,7 @@ void ring_run(struct ring *ring, const struct director_time *now)
 	bool sending = FALSE;
 
 	ring_member_set_clock(ring->self, now->wall, now->wall, now->msecs);
+	ring_notice_hang(ring, now);
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
 		if (!peer->dead)
 			ring_peer_run(ring, peer, now);
