@@ -56,7 +56,6 @@ struct admin_query {
 	uint32_t hash;
 	struct ip_addr ip;
 	bool wait_end;
-
 	/* SESSION-LIST: of which of the members, from which place on */
 	unsigned int member_idx, place, tries;
 	string_t *page;
@@ -72,14 +71,13 @@ static const struct ring_address *own_address(void)
 
 static struct admin_query *query_new(struct admin_connection *ac)
 {
-	const struct ring *ring = director_ring(director_daemon.core);
+	struct ring *ring = director_ring(director_daemon.core);
 	struct admin_query *query = i_new(struct admin_query, 1);
 	struct ring_member *const *list;
 	struct query_member *member;
 	unsigned int i, count;
 
-	list = ring_members_sorted(ring_get_members(
-		director_ring(director_daemon.core)), &count);
+	list = ring_members_sorted(ring_get_members(ring), &count);
 	i_array_init(&query->members, count);
 	for (i = 0; i < count; i++) {
 		if (list[i]->removed)
@@ -134,11 +132,13 @@ static struct admin_query *query_find(uint32_t id)
 
 static void query_look(struct admin_query *query);
 
+/* OK and the counts */
 static const char *query_counts(const struct admin_query *query)
 {
 	string_t *str = t_str_new(256);
 	const struct query_member *member;
 
+	str_append(str, DIRECTOR_ADMIN_REPLY_OK);
 	array_foreach(&query->members, member) {
 		str_printfa(str, "\t%s\t", net_ip2addr(&member->address.ip));
 		if (member->answered)
@@ -409,8 +409,7 @@ static void move_look(struct admin_query *query)
 	if (why == NULL) {
 		missed = query->wait_end ? move_missed(query) : NULL;
 		query_reply(query, missed != NULL ? missed :
-			    t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
-					query_counts(query), NULL));
+			    query_counts(query));
 	} else if (now.msecs >= query->deadline_msecs) {
 		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_WAITING
 					       "\t", why, NULL));
@@ -428,9 +427,8 @@ add_row(string_t *str, const struct ring_address *from,
 	str_append_tabescaped(str, row->user);
 	str_printfa(str, "\t%u\t", row->hash);
 	str_append_tabescaped(str, row->service);
-	str_printfa(str, "\t%s\t", net_ip2addr(&from->ip));
-	str_printfa(str, "%s\t%"PRIdTIME_T"\t", net_ip2addr(&row->backend),
-		    row->since);
+	str_printfa(str, "\t%s\t%s\t%"PRIdTIME_T"\t", net_ip2addr(&from->ip),
+		    net_ip2addr(&row->backend), row->since);
 	str_append_tabescaped(str, row->state);
 	str_append_c(str, '\n');
 }
@@ -598,8 +596,6 @@ static void query_look(struct admin_query *query)
 		kick_try_again(query);
 	else if (query->hash != 0)
 		move_look(query);
-	else {
-		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_OK,
-					       query_counts(query), NULL));
-	}
+	else
+		query_reply(query, query_counts(query));
 }
