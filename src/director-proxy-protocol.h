@@ -28,6 +28,8 @@
 				    this process has were told (START, and UP
 				    where they are up)
 
+     PING                           if there was GRACE: asks for a PONG
+
    A token is told with START at most once on each socket and ended with END
    once; the director drops all of a socket's sessions when it closes, except
    that it waits for the process to announce them again.
@@ -35,7 +37,9 @@
    director -> plugin
      GRACE <milliseconds>           right after VERSION: a login process that has
 				    no director for so long (none that says
-				    VERSION) ends all its proxied sessions
+				    VERSION, or that answers) ends all its
+				    proxied sessions
+     PONG                           the answer to PING
      KICK <hash> [<except ip> [<reason>]]
 				    end the proxied sessions of this hash,
 				    pending and established, except those to the

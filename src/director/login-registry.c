@@ -103,6 +103,15 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	return 1;
 }
 
+static int
+cmd_ping(struct registry_connection *rc, const char *const *args ATTR_UNUSED)
+{
+	/* Who reads nothing needs no more of them. */
+	if (o_stream_get_buffer_used_size(rc->conn.output) == 0)
+		o_stream_nsend_str(rc->conn.output, "PONG\n");
+	return 1;
+}
+
 static int cmd_start(struct registry_connection *rc, const char *const *args)
 {
 	struct director_time now = director_daemon_now();
@@ -199,6 +208,7 @@ static const struct registry_command {
 	{ "UP", 1, cmd_up },
 	{ "END", 1, cmd_end },
 	{ "ANNOUNCED", 0, cmd_announced },
+	{ "PING", 0, cmd_ping },
 };
 
 static void registry_resume(struct registry_connection *rc)

@@ -26,6 +26,11 @@
 
 /* Until a director says something else (GRACE) */
 #define LINK_GRACE_MSECS 12000
+/* A director that is there is asked for a sign of life so often in the grace. If
+   it was asked all these times but one, and gave none, it hangs: it is over when
+   the next one would be due. (Counted, not timed: this process may have been
+   stopped itself.) */
+#define LINK_PINGS 4
 
 #define LINK_RETRY_MIN_MSECS 100
 /* The director waits for announcements for only a few seconds. */
@@ -55,6 +60,10 @@ struct director_link {
 	/* There is no director: when the sessions are ended */
 	struct timeout *to_grace;
 	unsigned int grace_msecs;
+	/* It has told us GRACE, so it knows PING. */
+	struct timeout *to_ping;
+	unsigned int unanswered_pings;
+	bool pings;
 	unsigned int retry_msecs;
 	/* Since when the director can't be reached, 0 if it can */
 	time_t unreachable_since;
@@ -78,6 +87,7 @@ static const struct connection_settings link_set = {
 };
 
 static void link_connect(struct director_link *link);
+static bool link_is_usable(struct director_link *link);
 
 static bool link_is_muted(struct director_link *link)
 {
@@ -112,8 +122,38 @@ static void link_grace_over(struct director_link *link)
 	}
 }
 
+static void link_ping(struct director_link *link)
+{
+	struct ostream *output = link->conn.output;
+
+	if (director_sessions_count(link->sessions) == 0 ||
+	    !link_is_usable(link)) {
+		timeout_remove(&link->to_ping);
+		return;
+	}
+	if (link->unanswered_pings == LINK_PINGS - 1) {
+		link->unanswered_pings = 0;
+		link_grace_over(link);
+		return;
+	}
+	link->unanswered_pings++;
+	o_stream_nsend_str(output, "PING\n");
+}
+
+static void link_ping_start(struct director_link *link)
+{
+	if (link->to_ping == NULL && link->pings && link_is_usable(link)) {
+		link->unanswered_pings = 0;
+		link->to_ping = timeout_add_short(
+			I_MAX(link->grace_msecs / LINK_PINGS, 1),
+			link_ping, link);
+	}
+}
+
 static void link_has_no_director(struct director_link *link)
 {
+	timeout_remove(&link->to_ping);
+	link->pings = FALSE;
 	if (link->to_grace == NULL) {
 		link->to_grace = timeout_add_short(link->grace_msecs,
 						   link_grace_over, link);
@@ -378,6 +418,9 @@ link_cmd_grace(struct director_link *link, const char *const *args)
 	if (args[0] == NULL || str_to_uint(args[0], &msecs) < 0 || msecs == 0)
 		return -1;
 	link->grace_msecs = msecs;
+	link->pings = TRUE;
+	timeout_remove(&link->to_ping);
+	link_ping_start(link);
 	return 1;
 }
 
@@ -398,6 +441,7 @@ static int link_conn_input_args(struct connection *conn,
 		container_of(conn, struct director_link, conn);
 	unsigned int i;
 
+	link->unanswered_pings = 0;
 	for (i = 0; i < N_ELEMENTS(link_commands); i++) {
 		if (null_strcmp(args[0], link_commands[i].name) != 0)
 			continue;
@@ -455,6 +499,7 @@ void director_link_deinit(struct director_link **_link)
 	timeout_remove(&link->to_later);
 	timeout_remove(&link->to_retry);
 	timeout_remove(&link->to_grace);
+	timeout_remove(&link->to_ping);
 	timeout_remove(&link->to_disconnect);
 	connection_deinit(&link->conn);
 	connection_list_deinit(&link->conns);
@@ -480,6 +525,7 @@ director_link_start(struct director_link *link,
 
 		director_session_append_start(link->sessions, session, str);
 		link_send(link, str);
+		link_ping_start(link);
 	} T_END; else if (link->conn.disconnected) {
 		/* Announces the session. Don't wait for a retry: this answer
 		   shows that the director is there. */

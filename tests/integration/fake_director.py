@@ -142,6 +142,9 @@ class FakeDirector:
                 line = lines.readline()
                 if not line:
                     break
+                if line == b"PING\n":
+                    sock.sendall(b"PONG\n")
+                    continue
                 with self.lock:
                     self.heard.append(
                         (number, line.decode().rstrip("\n").split("\t")))

@@ -589,6 +589,32 @@ def test_no_director(fake, mode):
     director.wait("jane", "START UP END")
 
 
+def test_director_hangs(nodes, backends):
+    """It is there, but would neither kick nor tell of these sessions."""
+    director = nodes.director(BACKEND, config="director_lost_grace = 5 s\n")
+    director.allow("director")
+    session = clients.imap(director.ip, "jane")
+    idle = clients.imap(director.ip, "jim")
+    wait_for(lambda: live_sessions(director) == {BACKEND: 2}, "2 sessions")
+    # one that is there is asked, and answers
+    for _ in range(6):
+        time.sleep(1)
+        assert session.noop()[0] == "OK"
+    pid = director.pid("director")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        director.log.wait(r"Info: proxy\(jane,.*Disconnecting: There "
+                          "has been no director for 4.000 secs")
+        director.log.wait(r"Info: proxy\(jim,.*Disconnecting: There ")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for one in session, idle:
+        with pytest.raises((OSError, clients.imaplib.IMAP4.abort)):
+            one.noop()
+    clients.visit("imap", director.ip, "jane")
+    wait_for(lambda: live_sessions(director) == {}, "no session")
+
+
 GARBAGE = [b"x" * 100000, b"\n", b"\0\0\0\n", b"KICK\n", b"KICK\tx\n",
            b"KICK\t0\n", b"KICK\t4294967296\n", b"KICK\t1\tnobody\n",
            bytes(range(256)) * 20 + b"\n", b"UNKNOWN\ta\tb\n", b"KICK"]

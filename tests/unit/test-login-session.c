@@ -124,6 +124,20 @@ static void read_all(void)
 		str_append_data(received, buf, ret);
 }
 
+/* The director is one that responds. */
+static bool answers_pings;
+
+static void answer_pings(void)
+{
+	const char *p = str_c(received);
+
+	while (answers_pings && fd_conn != -1 &&
+	       (p = strstr(p, "PING\n")) != NULL) {
+		str_delete(received, p - str_c(received), strlen("PING\n"));
+		assert_int_equal(write(fd_conn, "PONG\n", 5), 5);
+	}
+}
+
 static void accept_link(void)
 {
 	struct timeout *to;
@@ -535,8 +549,11 @@ static void pass_grace(void)
 
 	timed_out = FALSE;
 	to = timeout_add_short(GRACE_MSECS + 200, test_timeout, (void *)NULL);
-	while (!timed_out)
+	while (!timed_out) {
 		run_turn();
+		read_all();
+		answer_pings();
+	}
 	timeout_remove(&to);
 }
 
@@ -551,6 +568,7 @@ static void test_no_director(void **state ATTR_UNUSED)
 	send_text(HELLO "GRACE\t300\n");
 	expect("ANNOUNCED\n");
 	/* one that is there */
+	answers_pings = TRUE;
 	pass_grace();
 	assert_int_equal(kicked, 0);
 	/* one that comes back in time */
@@ -582,6 +600,42 @@ static void test_no_director(void **state ATTR_UNUSED)
 	assert_int_equal(kicked, 3);
 	assert_non_null(c.session);
 	assert_int_equal(errors_logged, 0);
+}
+
+/* It is connected, and says nothing more. */
+static void test_director_hangs(void **state ATTR_UNUSED)
+{
+	struct test_client a;
+
+	start(&a, "a1", 1, &ip1, "a");
+	accept_link();
+	send_text(HELLO "GRACE\t300\n");
+	expect("ANNOUNCED\n");
+	answers_pings = TRUE;
+	pass_grace();
+	pass_grace();
+	assert_int_equal(kicked, 0);
+	/* whatever it says is a sign of life */
+	answers_pings = FALSE;
+	for (unsigned int i = 0; i < 10; i++) {
+		expect("PING\n");
+		str_truncate(received, 0);
+		send_text("NEW-COMMAND\n");
+	}
+	assert_int_equal(kicked, 0);
+	wait_kicked(1);
+	assert_string_equal(kick_reason,
+			    "There has been no director for 0.300 secs");
+	expect("PING\nPING\nPING\nEND\ta1\t");
+	/* Without sessions nobody asks, and the next one has its time. */
+	str_truncate(received, 0);
+	pass_grace();
+	assert_int_equal(str_len(received), 0);
+	start(&a, "a2", 1, &ip1, "a");
+	answers_pings = TRUE;
+	pass_grace();
+	assert_int_equal(kicked, 1);
+	director_link_end(director, &a.session, "closed");
 }
 
 static void check_garbage(const void *data, size_t size)
@@ -776,6 +830,7 @@ int main(void)
 		TEST(test_kick_one),
 		TEST(test_reconnect),
 		TEST(test_no_director),
+		TEST(test_director_hangs),
 		TEST(test_garbage),
 		TEST(test_unknown_commands),
 		TEST(test_director_does_not_read),
