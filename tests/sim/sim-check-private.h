@@ -9,8 +9,11 @@
    forgotten, not all agree yet; and sim_round_time(). */
 #define CHECK_GRACE SIM_SECS(5)
 
+struct check_user;
+
 struct check_hold {
 	const struct sim_node *node;
+	const struct check_user *user;
 	unsigned int incarnation;
 	struct ip_addr ip;
 	uint64_t since;
@@ -29,6 +32,8 @@ struct check_hold {
 };
 
 struct check_user {
+	/* Where an administrator moved him last; family 0: never */
+	struct ip_addr moved_to;
 	ARRAY(struct check_hold *) holds;
 };
 

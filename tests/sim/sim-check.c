@@ -139,7 +139,8 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 	unsigned int i, node = new_hold->node->idx;
 
 	if (check_is_forgotten(check, &hold->ip, hold->since) ||
-	    check_is_forgotten(check, &new_hold->ip, hold->since))
+	    check_is_forgotten(check, &new_hold->ip, hold->since) ||
+	    check_is_forgotten(check, &hold->user->moved_to, hold->since))
 		return SIM_EXCUSE_FORGOTTEN;
 	for (i = 0; i < N_ELEMENTS(apart); i++) {
 		if (check_recently(check, check_apart_time(check, apart[i],
@@ -238,6 +239,7 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 	}
 	new_hold = p_new(check->sim->pool, struct check_hold, 1);
 	new_hold->node = node;
+	new_hold->user = cu;
 	new_hold->incarnation = node->incarnation;
 	new_hold->ip = *ip;
 	new_hold->since = check->sim->now;
@@ -267,6 +269,12 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 void sim_check_ended(struct sim_check *check, struct check_hold *hold)
 {
 	hold->ended = check->sim->now;
+}
+
+void sim_check_moved(struct sim_check *check, unsigned int user,
+		     unsigned int tag, const struct ip_addr *ip)
+{
+	check->users[user][tag].moved_to = *ip;
 }
 
 void sim_check_told(struct check_hold *hold)

@@ -23,6 +23,9 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 		   unsigned int user, unsigned int tag,
 		   const struct ip_addr *ip, bool lmtp);
 void sim_check_ended(struct sim_check *check, struct check_hold *hold);
+/* An administrator moves him. */
+void sim_check_moved(struct sim_check *check, unsigned int user,
+		     unsigned int tag, const struct ip_addr *ip);
 /* His director knows of the session (again). */
 void sim_check_told(struct check_hold *hold);
 /* His director has started again, but the login process is stopped: it can't

@@ -265,6 +265,8 @@ static void nemesis_move(struct sim *sim, void *arg,
 	result = director_user_move(node->core, hash, &backend->ip, NEMESIS_BY,
 				    &now);
 	sim_trace(sim, node, "result: %u", result);
+	sim_check_moved(sim->check, SIM_LOGIN_USER(item->a),
+			SIM_LOGIN_TAG(item->a), &backend->ip);
 	nemesis_acts(sim, FALSE);
 	sim_node_called(node);
 }

@@ -525,12 +525,38 @@ static void plan_process(struct sim_plan *plan, struct sim_rand *rand,
 		sim_rand_scale(rand, SIM_MSECS(20), SIM_SECS(20)) :
 		sim_rand_range(rand, SIM_MSECS(1), SIM_MSECS(900));
 	item->c = sim_rand_below(rand, SIM_PLUGIN_LOSS_LATE + 1);
-	if (type == PLAN_PROCESS_CRASH && sim_rand_percent(rand, 40)) {
-		/* the director instead, which is started again at once */
-		item->type = PLAN_KILL;
-		item->a = sim_rand_range(rand, SIM_MSECS(20), SIM_SECS(3));
-		item->b = SIM_STOP_KILL;
-		item->c = SIM_RESTORE_JOURNAL;
+}
+
+/* A director is killed and started again at once, while a user who has a
+   session there is moved elsewhere. */
+static void
+plan_restart(struct sim_plan *plan, struct sim_rand *rand, uint64_t time)
+{
+	struct sim_plan_item *item;
+	unsigned int node = sim_rand_below(rand, plan->nodes_count);
+	unsigned int i, user = sim_rand_below(rand, plan->users_count);
+	unsigned int tag = user % plan->tags_count;
+	uint64_t length = sim_rand_range(rand, SIM_MSECS(20), SIM_SECS(3));
+
+	plan_login(plan, rand, time - I_MIN(time, SIM_SECS(5)), user,
+		   SIM_SECS(60));
+	item = array_back_modifiable(&plan->items);
+	item->node = node;
+	item->a = user | tag << 8;
+	item->c = SIM_SECS(60);
+	item = plan_add(plan, PLAN_KILL, time, node);
+	item->a = length;
+	item->b = SIM_STOP_KILL;
+	item->c = SIM_RESTORE_JOURNAL;
+	item = plan_add(plan, PLAN_MOVE, time - I_MIN(time, SIM_MSECS(500)) +
+			sim_rand_below(rand, length + SIM_SECS(1)),
+			(node + 1) % plan->nodes_count);
+	item->a = user | tag << 8;
+	item->b = sim_rand_below(rand, plan->backends_count);
+	for (i = 0; i < 4; i++) {
+		plan_login(plan, rand, time + sim_rand_below(rand, length +
+							SIM_SECS(2)),
+			   user, SIM_SECS(5));
 	}
 }
 
@@ -552,6 +578,9 @@ static void plan_sessions(struct sim_plan *plan, struct sim_rand *rand)
 
 			if (type == PLAN_FLUSH)
 				plan_flush(plan, rand, time);
+			else if (type == PLAN_PROCESS_CRASH &&
+				 sim_rand_percent(rand, 40))
+				plan_restart(plan, rand, time);
 			else
 				plan_process(plan, rand, type, time);
 		}

@@ -97,7 +97,9 @@ static void plugin_start_arrives(struct sim_link *link,
 			 node->name, session->lookup.username, error);
 		return;
 	}
-	sim_check_told(session->hold);
+	/* without its journal it may not know the backend */
+	if (backend_lookup(director_backends(node->core), &session->ip) != NULL)
+		sim_check_told(session->hold);
 	director_session_up(node->core, lease, NULL, now);
 }
 
