@@ -9,6 +9,9 @@
    forgotten, not all agree yet; and sim_round_time(). */
 #define CHECK_GRACE SIM_SECS(5)
 
+/* Who hangs for so long is given up by the others. */
+#define CHECK_GIVE_UP SIM_SECS(3)
+
 struct check_user;
 
 struct check_hold {
@@ -56,6 +59,9 @@ struct sim_check {
 	enum sim_excuse apart[SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t apart_time[SIM_EXCUSES][SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t partial_time;
+	/* When a director that the others had given up, being hung, went on:
+	   a partition that heals */
+	uint64_t revived_time;
 	/* The last time when any two were parted */
 	uint64_t parted_time;
 	bool partial;

@@ -99,8 +99,11 @@ static void check_node(struct sim_check *check, const struct sim_node *node)
 	if (node->state == SIM_NODE_PAUSED)
 		check->paused[node->idx] = node->since;
 	if (node->state == SIM_NODE_RUNNING &&
-	    check->paused[node->idx] > check->continued[node->idx])
+	    check->paused[node->idx] > check->continued[node->idx]) {
 		check->continued[node->idx] = node->since;
+		if (node->since > check->paused[node->idx] + CHECK_GIVE_UP)
+			check->revived_time = node->since;
+	}
 	if (check->incarnations[node->idx] != node->incarnation) {
 		check->incarnations[node->idx] = node->incarnation;
 		check->started[node->idx] = sim->now;

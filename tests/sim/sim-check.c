@@ -150,6 +150,8 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 	/* Until the halves are one ring, those of one half may be in two. */
 	if (check_recently(check, check->parted_time))
 		return SIM_EXCUSE_PARTITION;
+	if (check_recently(check, check->revived_time))
+		return SIM_EXCUSE_HUNG;
 	if (check_crashed(check, hold, node))
 		return SIM_EXCUSE_CRASH;
 	if (check_hung(check, hold, node))
