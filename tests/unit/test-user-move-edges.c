@@ -199,6 +199,32 @@ static void test_lost_and_named(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED");
 }
 
+/* We haven't heard that a move was over; another one that begins soon after it
+   says where he is. */
+static void test_end_not_heard(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	unsigned int i;
+
+	begin(3);
+	in(right, "USER-MOVE|10.0.0.3|9090|5|%u|10.1.0.1|5",
+	   test_hash("jane"));
+	for (i = 0; i < 7; i++) {
+		in(left, "USER-MOVE|10.0.0.1|9090|%u|%u|10.1.0.2|7", 5 + i,
+		   test_hash("jane"));
+		pass(1000);
+	}
+	lookup = test_lookup("jane");
+	in(left, "USER-KILLED|%u|10.1.0.2|10.0.0.1|9090|7", test_hash("jane"));
+	ring_end();
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|20|%u|10.1.0.2|7",
+	   test_hash("jane"));
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, "10.1.0.2");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -210,6 +236,7 @@ int main(void)
 		move_test(test_new_left),
 		move_test(test_handed_nowhere),
 		move_test(test_lost_and_named),
+		move_test(test_end_not_heard),
 	};
 
 	return run_test_cases(tests);

@@ -205,16 +205,15 @@ wave_ended(struct user_moves *moves, const struct ring_address *initiator,
 	moves->ended[i].number = number;
 }
 
-/* This wave is over, and those whose initiators are gone are too. */
+/* Those whose initiators are gone are over. */
 static void
-wave_is_over(struct user_moves *moves, struct user_move *move,
-	     struct move_wave *wave, const struct director_time *now)
+waves_drop_orphans(struct user_moves *moves, struct user_move *move,
+		   const struct director_time *now)
 {
 	const struct ring *ring = moves->director->ring;
+	struct move_wave *wave;
 	unsigned int i;
 
-	if (wave != NULL)
-		wave_delete(move, wave);
 	for (i = move->waves_count; i > 0; i--) {
 		wave = &move->waves[i - 1];
 		if (wave->number != 0 &&
@@ -223,6 +222,16 @@ wave_is_over(struct user_moves *moves, struct user_move *move,
 		wave_ended(moves, &wave->initiator, wave->number);
 		wave_delete(move, wave);
 	}
+}
+
+/* This wave is over, and the orphans are, too. */
+static void
+wave_is_over(struct user_moves *moves, struct user_move *move,
+	     struct move_wave *wave, const struct director_time *now)
+{
+	if (wave != NULL)
+		wave_delete(move, wave);
+	waves_drop_orphans(moves, move, now);
 	if (move->waves_count == 0)
 		user_move_end(moves, move, now);
 	else
@@ -573,6 +582,9 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 	wave = wave_find(move, &initiator);
 	if (wave != NULL && wave->number > msg->wave)
 		return;
+	/* orphans have no say in where he is */
+	waves_drop_orphans(moves, move, now);
+	wave = wave_find(move, &initiator);
 	if (waves_named(move) <= 1)
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	wave_is_over(moves, move, wave, now);
