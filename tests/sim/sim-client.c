@@ -337,6 +337,8 @@ void sim_client_login(struct sim *sim, const struct sim_plan_item *item)
 {
 	struct sim_session *session;
 
+	if (sim->ending)
+		return;
 	session = client_new(&sim->nodes[item->node], SIM_LOGIN_USER(item->a),
 			     SIM_LOGIN_TAG(item->a));
 	if ((item->a & SIM_LOGIN_LMTP) == 0) {
