@@ -13,7 +13,7 @@
 /* Slices of work: each about 100 microseconds */
 #define RUN_MAX_STEPS 1000
 #define RUN_MAX_WALK_STEPS 5000
-#define RUN_MAX_MOVES 200
+#define RUN_MAX_MOVES 100
 
 static void director_user_removed(user_idx_t idx, void *context)
 {

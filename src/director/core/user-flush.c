@@ -8,10 +8,10 @@
 
 /* A slice: places of the user table, and moves that are begun */
 #define FLUSH_MAX_STEPS 5000
-#define FLUSH_MAX_MOVES 200
+#define FLUSH_MAX_MOVES 100
 /* A kick, which is written to a login process, takes as long as so many moves
    of users without sessions. */
-#define FLUSH_KICK_MOVES 4
+#define FLUSH_KICK_MOVES 2
 /* Users who couldn't be moved, because somebody else moves them or too many are
    moved, are tried again after this, and until nothing has changed for so
    long. */
