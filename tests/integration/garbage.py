@@ -109,6 +109,7 @@ def plugin(director, pid=None):
     """As a login process with a director plugin would"""
     peer = Peer(director.path("login/director-proxy"))
     assert peer.line().startswith(b"VERSION\tdirector-proxy\t1\t")
+    assert peer.line().startswith(b"GRACE\t")
     peer.send(PLUGIN_VERSION + b"PROCESS\t%d\timap\n" % (pid or os.getpid()))
     return peer
 

@@ -202,7 +202,7 @@ def test_http_names(nodes):
         "directorUpdate": ["socketPath", "host", "vhostCount"],
         "directorUp": ["socketPath", "host"],
         "directorDown": ["socketPath", "host"],
-        "directorRemove": ["socketPath", "host"],
+        "directorRemove": ["socketPath", "keepSessions", "host"],
         "directorFlush": ["socketPath", "forceFlush", "maxParallel", "host"],
         "directorMove": ["socketPath", "wait", "userName", "user", "host"],
         "directorKick": ["socketPath", "passdbField", "user"],
