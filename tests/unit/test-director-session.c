@@ -326,19 +326,27 @@ static void test_late_announcement(void **state ATTR_UNUSED)
 static void test_session_elsewhere(void **state ATTR_UNUSED)
 {
 	struct session_lease *lease, *gone;
+	struct test_lookup *lookup;
 
 	test_configure("10.0.0.1 10.0.0.2");
 	assert_string_equal(where("jane"), hashed("jane"));
-	/* on another backend: said, counted, and he stays where he is */
+	/* on another backend: said, counted, and he stays where he is, but nobody
+	   else is let in before it has ended */
 	lease = announce("jane", strcmp(hashed("jane"), "10.0.0.1") == 0 ?
 			 "10.0.0.2" : "10.0.0.1");
 	assert_ptr_equal(strstr(str_c(test_logs), "W User hash 1480892766 has "
 				"a session on 10.0.0."), str_c(test_logs));
 	str_truncate(test_logs, 0);
 	assert_true(is_leased("jane"));
-	assert_string_equal(where("jane"), hashed("jane"));
+	lookup = test_lookup("jane");
+	test_pass(1000);
+	assert_int_equal(lookup->state, 0);
 	director_session_end(director, &lease, &now);
 	assert_false(is_leased("jane"));
+	test_pass(test_set.user_kick_delay_msecs + 100);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, hashed("jane"));
+	assert_string_equal(where("jane"), hashed("jane"));
 
 	/* on what isn't a backend */
 	gone = announce("samik", "10.0.0.3");

@@ -225,6 +225,53 @@ static void test_end_not_heard(void **state ATTR_UNUSED)
 	assert_string_equal(lookup->ip, "10.1.0.2");
 }
 
+/* Another director says that he belongs elsewhere, while an answer of ours is on
+   its way: nobody is let in there before it can't become a session. */
+static void test_conflict_with_answer(void **state ATTR_UNUSED)
+{
+	struct test_lookup *answer, *lookup;
+	struct session_lease *lease;
+	unsigned int number = 0;
+	const char *user, *error;
+
+	begin(3);
+	for (unsigned int i = 0; i < 2; i++) {
+		do {
+			user = t_strdup_printf("u%u", number++);
+		} while (strcmp(hashed(user), "10.1.0.2") != 0);
+		answer = test_lookup_for(process, user, "");
+		assert_string_equal(answer->ip, "10.1.0.2");
+		in(left, "USER|%u|10.1.0.1|%ld|%u", test_hash(user),
+		   (long)now.wall, TEST_INSTANCE_LEFT);
+		lookup = test_lookup(user);
+		assert_int_equal(lookup->state, 0);
+		pass(1000);
+		assert_int_equal(lookup->state, 0);
+		if (i == 0) {
+			/* it comes, is kicked, and ends */
+			lease = director_session_start(director, plugin,
+				&answer->lookup.token, answer->lookup.hash,
+				ip_of("10.1.0.2"), now.clock, &now, &error);
+			assert_true(str_len(kicks) > 0);
+			pass(250);
+			assert_int_equal(lookup->state, 0);
+			director_session_end(director, &lease, &now);
+		} else {
+			/* or its time is over */
+			pass(SESSION_LEASE_DEADLINE_MSECS);
+			assert_int_equal(lookup->state, 0);
+			pass(SESSION_LEASE_SLACK_MSECS - 1000);
+		}
+		/* that backend gets its time */
+		pass(KICK_DELAY - 250);
+		assert_int_equal(lookup->state, 0);
+		pass(500);
+		assert_int_equal(lookup->state, 1);
+		assert_string_equal(lookup->ip, "10.1.0.1");
+		assert_string_equal(where(user), "10.1.0.1");
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +284,7 @@ int main(void)
 		move_test(test_handed_nowhere),
 		move_test(test_lost_and_named),
 		move_test(test_end_not_heard),
+		move_test(test_conflict_with_answer),
 	};
 
 	return run_test_cases(tests);

@@ -13,6 +13,8 @@
 /* Agreement about a weak user is asked for anew after this: who asked first
    may be gone. */
 #define WEAK_RETRY_MSECS 2000
+/* Sessions of a user that have to end are looked after so often. */
+#define CHANGED_RETRY_MSECS 50
 
 static void
 director_issue_lease(struct director *director, struct director_lookup *lookup,
@@ -110,6 +112,38 @@ director_user_move_to_hash(struct director *director, user_idx_t idx)
 	director_user_placed(director, idx);
 }
 
+/* His backend is another one than before. What he has here on that one was
+   kicked, but an answer that no login process has acted on yet can't be; and that
+   backend needs its time to finish. */
+static bool
+director_user_has_left(struct director *director,
+		       struct director_lookup *lookup, const char *tag,
+		       user_idx_t idx, const struct director_time *now)
+{
+	struct user_table *users = director->users;
+	const struct backend *backend =
+		backend_by_slot(director->backends,
+				user_table_slot(users, idx));
+
+	if (director_has_sessions(director, tag, lookup->hash, &backend->ip))
+		lookup->left_msecs = 0;
+	else {
+		/* from now on, if nobody has asked for him meanwhile */
+		if (lookup->left_msecs == 0)
+			lookup->left_msecs = now->msecs;
+		if (now->msecs >= lookup->left_msecs +
+				  director->set.user_kick_delay_msecs) {
+			user_table_set_flags(users, idx, 0, USER_FLAG_CHANGED);
+			return TRUE;
+		}
+	}
+	if (director->weak_retry_msecs == 0 ||
+	    director->weak_retry_msecs > now->msecs + CHANGED_RETRY_MSECS) {
+		director->weak_retry_msecs = now->msecs + CHANGED_RETRY_MSECS;
+	}
+	return FALSE;
+}
+
 /* assignment.md §5, rows 3-10: returns NULL if he may go to his backend. */
 static const char *
 director_known_user_waits(struct director *director,
@@ -121,6 +155,9 @@ director_known_user_waits(struct director *director,
 
 	if ((user_table_flags(users, idx) & USER_FLAG_MOVING) != 0)
 		return "user is being moved";
+	if ((user_table_flags(users, idx) & USER_FLAG_CHANGED) != 0 &&
+	    !director_user_has_left(director, lookup, lookup->tag, idx, now))
+		return "sessions on another backend are ending";
 	if (ring_is_alone(director->ring)) {
 		if (weak)
 			user_table_set_flags(users, idx, 0, USER_FLAG_WEAK);
@@ -265,7 +302,7 @@ int director_lookup(struct director *director, struct director_lookup *lookup,
 			       &lookup->error) < 0)
 		return -1;
 	lookup->leased = FALSE;
-	lookup->weak_msecs = 0;
+	lookup->weak_msecs = lookup->left_msecs = 0;
 	reason = director_lookup_try(director, lookup, now);
 	if (reason == NULL)
 		return 1;

@@ -78,8 +78,8 @@ struct director {
 	const char *untold_protocol;
 	uint64_t untold_until_msecs;
 	uint64_t untold_logged_msecs;
-	/* When lookups that wait for weak users are tried again; 0 = none
-	   does */
+	/* When lookups that wait for weak users, or for sessions to end, are
+	   tried again; 0 = none does */
 	uint64_t weak_retry_msecs;
 	/* Since when lookups wait because the ring isn't ready; 0 = none does.
 	   Logged already */

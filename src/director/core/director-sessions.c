@@ -151,6 +151,12 @@ director_session_adopt(struct director *director,
 	current = backend_by_slot(director->backends,
 				  user_table_slot(director->users, idx));
 	if (current != backend) {
+		/* (a move waits by itself) */
+		if ((user_table_flags(director->users, idx) &
+		     USER_FLAG_MOVING) == 0) {
+			user_table_set_flags(director->users, idx,
+					     USER_FLAG_CHANGED, 0);
+		}
 		director_log_throttled(director, DIRECTOR_LOG_SESSION_ELSEWHERE,
 			t_strdup_printf("User hash %u has a session on %s "
 					"although he is assigned to %s", hash,
@@ -304,6 +310,10 @@ director_session_start(struct director *director,
 					      backend->tag);
 		}
 		session_lease_start(director->leases, lease, plugin);
+		if (lease->ending && director->v.sessions.kick != NULL) {
+			(void)director->v.sessions.kick(director->context,
+				plugin, token, "kicked while it started");
+		}
 	} else {
 		/* From an earlier director, or so late that it is forgotten:
 		   what exists has to be counted. */

@@ -114,6 +114,8 @@ struct director_lookup {
 	uint64_t queued_msecs;
 	/* When the agreement about a weak user was (last) begun for it */
 	uint64_t weak_msecs;
+	/* When his sessions on the backend before had ended; 0 = they haven't */
+	uint64_t left_msecs;
 	const char *wait_reason;
 };
 

@@ -146,6 +146,12 @@ set_backend(struct director *director, user_idx_t idx, struct backend *backend)
 		return;
 	user_table_set_slot(director->users, idx, backend->slot);
 	director_user_placed(director, idx);
+	if (director_has_sessions(director, backend->tag,
+				  user_table_hash(director->users, idx),
+				  &backend->ip)) {
+		user_table_set_flags(director->users, idx,
+				     USER_FLAG_CHANGED, 0);
+	}
 }
 
 static enum refresh_result

@@ -198,7 +198,8 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	else {
 		/* (what wasn't seen is over, too) */
 		user_table_set_flags(moves->director->users, idx, 0,
-				     USER_FLAG_MOVING | USER_FLAG_UNSEEN);
+				     USER_FLAG_MOVING | USER_FLAG_UNSEEN |
+				     USER_FLAG_CHANGED);
 		/* everywhere the same */
 		user_table_set_timestamp(moves->director->users, idx,
 					 now->wall);

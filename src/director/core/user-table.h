@@ -35,6 +35,10 @@ enum user_flags {
 	/* Was answered to a login process that doesn't tell of its sessions:
 	   see director-untold.c. */
 	USER_FLAG_UNTOLD	= BIT(5),
+	/* He belongs to another backend than before, since another director says
+	   so or a session elsewhere has come: what is here may not have left
+	   the one before. */
+	USER_FLAG_CHANGED	= BIT(6),
 };
 
 #define USER_UNSEEN_SECS 5
