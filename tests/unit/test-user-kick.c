@@ -182,11 +182,29 @@ static void test_fields(void **state ATTR_UNUSED)
 /* Answers that were given are no sessions yet. */
 static void test_pending(void **state ATTR_UNUSED)
 {
+	struct test_lookup *jane, *jim;
+	const char *error;
+
 	begin(1);
-	(void)test_lookup_for(process, "jane", "");
+	jane = test_lookup_for(process, "jane", "");
+	jim = test_lookup_for(process, "jim", "");
 	(void)kick(NULL, "jane", FALSE);
+	/* nobody knows yet what it is about */
 	(void)kick(NULL, "*", FALSE);
 	assert_ended("");
+	/* a session that had begun when it was kicked, and isn't told before */
+	kick_reason = "kicked while it started";
+	assert_non_null(director_session_start(director, plugin,
+		&jane->lookup.token, jane->lookup.hash, ip_of(jane->ip),
+		now.clock, &now, &error));
+	assert_int_equal(str_array_length(t_strsplit_spaces(str_c(ended),
+							    " ")), 1);
+	assert_non_null(director_session_start(director, plugin,
+		&jim->lookup.token, jim->lookup.hash, ip_of(jim->ip),
+		now.clock, &now, &error));
+	assert_int_equal(str_array_length(t_strsplit_spaces(str_c(ended),
+							    " ")), 1);
+	str_truncate(ended, 0);
 }
 
 static void test_ring(void **state ATTR_UNUSED)

@@ -219,7 +219,8 @@ void session_lease_start(struct session_leases *leases,
 	lease_unlist(leases, lease);
 	lease_set_plugin(lease, plugin);
 	/* whatever was told to another connection */
-	lease->ending = FALSE;
+	if (lease->state != SESSION_LEASE_ISSUED)
+		lease->ending = FALSE;
 	if (lease->state == SESSION_LEASE_ISSUED)
 		lease_set_started(leases, lease);
 }

@@ -152,7 +152,7 @@ struct session_lease {
 	/* As the plugin told; NULL if it didn't. One string behind the other,
 	   the last one is empty: his name, then the fields. */
 	char *names;
-	/* The plugin was told to end it. */
+	/* The plugin was told to end it; ISSUED: is to be told when it starts */
 	bool ending:1;
 	/* destuser is among the fields. */
 	bool has_destuser:1;

@@ -103,10 +103,29 @@ static bool lease_kick(struct director *director, struct session_lease *lease,
 	return TRUE;
 }
 
+/* An answer of which we haven't heard yet what became of it. Its name isn't known,
+   only its hash. */
+static void
+kick_issued(struct user_kick *kick, struct session_lease *lease)
+{
+	if (kick->match.type != SESSION_MATCH_NAME || kick->again ||
+	    (lease->user->hash != kick->match.hash &&
+	     (kick->match.number == 0 ||
+	      lease->user->hash != kick->match.number)))
+		return;
+	lease->ending = TRUE;
+	kick->count++;
+}
+
 static void kick_lease(struct session_lease *lease, void *context)
 {
 	struct kick_context *ctx = context;
 	struct user_kick *kick = ctx->kick;
+
+	if (lease->state == SESSION_LEASE_ISSUED) {
+		kick_issued(kick, lease);
+		return;
+	}
 
 	/* later laps are for those that couldn't be told in the first one */
 	if (kick->again && (lease->ending ||
