@@ -183,7 +183,8 @@ static void test_fields(void **state ATTR_UNUSED)
 static void test_pending(void **state ATTR_UNUSED)
 {
 	struct test_lookup *jane, *jim;
-	const char *error;
+	struct session_lease *lease;
+	const char *error, *no_fields = NULL;
 
 	begin(1);
 	jane = test_lookup_for(process, "jane", "");
@@ -199,12 +200,20 @@ static void test_pending(void **state ATTR_UNUSED)
 		now.clock, &now, &error));
 	assert_int_equal(str_array_length(t_strsplit_spaces(str_c(ended),
 							    " ")), 1);
-	assert_non_null(director_session_start(director, plugin,
-		&jim->lookup.token, jim->lookup.hash, ip_of(jim->ip),
-		now.clock, &now, &error));
+	lease = director_session_start(director, plugin, &jim->lookup.token,
+		jim->lookup.hash, ip_of(jim->ip), now.clock, &now, &error);
+	session_lease_set_names(director_leases(director), lease, "jim",
+				&no_fields);
 	assert_int_equal(str_array_length(t_strsplit_spaces(str_c(ended),
 							    " ")), 1);
 	str_truncate(ended, 0);
+	kick_reason = "kicked by doveadm";
+	pass(250);
+	assert_ended("jim");
+	/* who comes afterwards isn't meant */
+	(void)named_session("joe", "joe");
+	pass(1000);
+	assert_ended("");
 }
 
 static void test_ring(void **state ATTR_UNUSED)

@@ -154,6 +154,8 @@ struct session_lease {
 	char *names;
 	/* The plugin was told to end it; ISSUED: is to be told when it starts */
 	bool ending:1;
+	/* It was ISSUED when somebody was kicked by what isn't known of it then */
+	bool was_issued:1;
 	/* destuser is among the fields. */
 	bool has_destuser:1;
 };

@@ -15,6 +15,9 @@
 /* A login process that doesn't read, or isn't connected at the moment, is told
    later, but not after so long. */
 #define KICK_AGAIN_MSECS 100
+/* An answer may have become a session of which we hear a little later, and only
+   then by its name. */
+#define KICK_LATE_MSECS 300
 #define KICK_TIMEOUT_MSECS 10000
 
 struct user_kick {
@@ -37,6 +40,10 @@ struct user_kick {
 	/* Some couldn't be told in this lap, which is the first, or not */
 	unsigned int missed;
 	bool again;
+	/* In an earlier lap */
+	bool had_missed;
+	/* There are answers that weren't sessions when it began. */
+	bool late;
 };
 
 struct user_kicks {
@@ -108,7 +115,14 @@ static bool lease_kick(struct director *director, struct session_lease *lease,
 static void
 kick_issued(struct user_kick *kick, struct session_lease *lease)
 {
-	if (kick->match.type != SESSION_MATCH_NAME || kick->again ||
+	if (kick->match.type != SESSION_MATCH_NAME) {
+		if (!kick->again)
+			lease->was_issued = TRUE;
+		if (lease->was_issued)
+			kick->late = TRUE;
+		return;
+	}
+	if (kick->again ||
 	    (lease->user->hash != kick->match.hash &&
 	     (kick->match.number == 0 ||
 	      lease->user->hash != kick->match.number)))
@@ -128,8 +142,10 @@ static void kick_lease(struct session_lease *lease, void *context)
 	}
 
 	/* later laps are for those that couldn't be told in the first one */
-	if (kick->again && (lease->ending ||
-			    (time_t)lease->since > kick->began))
+	if (kick->again &&
+	    (lease->ending ||
+	     (!lease->was_issued &&
+	      (!kick->had_missed || (time_t)lease->since > kick->began))))
 		return;
 	if (!session_matches(ctx->director, &kick->match, lease))
 		return;
@@ -208,13 +224,19 @@ static void kick_ended(struct user_kicks *kicks, struct user_kick *kick,
 static void kick_lap_ended(struct user_kicks *kicks, struct user_kick *kick,
 			   const struct director_time *now)
 {
-	if (kick->missed == 0 ||
+	bool late = kick->late &&
+		now->msecs < kick->began_msecs + KICK_LATE_MSECS;
+
+	if ((kick->missed == 0 && !late) ||
 	    now->msecs >= kick->began_msecs + KICK_TIMEOUT_MSECS) {
 		kick_ended(kicks, kick, now);
 		return;
 	}
 	kick->again = TRUE;
+	if (kick->missed > 0)
+		kick->had_missed = TRUE;
 	kick->missed = 0;
+	kick->late = FALSE;
 	kick->pos = 0;
 	kick->again_msecs = now->msecs + KICK_AGAIN_MSECS;
 	DLLIST2_REMOVE(&kicks->head, &kicks->tail, kick);
