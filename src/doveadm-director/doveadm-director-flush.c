@@ -261,25 +261,44 @@ static void flush_print_headers(struct flush_cmd *cmd)
 	doveadm_print_header_simple("secs");
 }
 
+/* hosts_r: "all", or the host's IPs; ends with NULL. Returns -1 if it failed. */
+static int
+flush_begin(struct doveadm_cmd_context *cctx, const char *host,
+	    struct flush_cmd *cmd_r, const char *const **hosts_r)
+{
+	const struct ip_addr *ips;
+	unsigned int i, count;
+	const char **hosts;
+
+	i_zero(cmd_r);
+	cmd_r->cctx = cctx;
+	if (strcmp(host, "all") == 0)
+		*hosts_r = t_strsplit(host, " ");
+	else {
+		if (director_cmd_get_ips(cctx, host, &ips, &count) < 0)
+			return -1;
+		hosts = t_new(const char *, count + 1);
+		for (i = 0; i < count; i++)
+			hosts[i] = t_strdup(net_ip2addr(&ips[i]));
+		*hosts_r = hosts;
+	}
+	cmd_r->client = director_cmd_connect(cctx);
+	return cmd_r->client == NULL ? -1 : 0;
+}
+
 /* Moves them. */
 static void
 flush_users(struct doveadm_cmd_context *cctx, const char *host,
 	    const char *max_parallel)
 {
-	struct flush_cmd cmd = { .cctx = cctx, .host = "all" };
-	const struct ip_addr *ips;
-	unsigned int i, ips_count = 1;
-	bool all = strcmp(host, "all") == 0;
+	const char *const *hosts;
+	struct flush_cmd cmd;
 
-	if (!all && director_cmd_get_ips(cctx, host, &ips, &ips_count) < 0)
-		return;
-	cmd.client = director_cmd_connect(cctx);
-	if (cmd.client == NULL)
+	if (flush_begin(cctx, host, &cmd, &hosts) < 0)
 		return;
 	flush_print_headers(&cmd);
-	for (i = 0; i < ips_count; i++) {
-		if (!all)
-			cmd.host = t_strdup(net_ip2addr(&ips[i]));
+	for (; *hosts != NULL; hosts++) {
+		cmd.host = *hosts;
 		if (flush_run(&cmd, max_parallel) < 0)
 			break;
 	}
@@ -290,26 +309,20 @@ flush_users(struct doveadm_cmd_context *cctx, const char *host,
 static void flush_forget(struct doveadm_cmd_context *cctx, const char *host)
 {
 	const char *args[] = { "HOST-FLUSH", NULL, NULL };
-	struct flush_cmd cmd = { .cctx = cctx, .host = "all" };
-	const struct ip_addr *ips;
-	const char *line;
-	unsigned int i, ips_count = 1;
-	bool all = strcmp(host, "all") == 0;
+	const char *const *hosts, *line;
+	struct flush_cmd cmd;
+	unsigned int i, sent;
 
-	if (!all && director_cmd_get_ips(cctx, host, &ips, &ips_count) < 0)
+	if (flush_begin(cctx, host, &cmd, &hosts) < 0)
 		return;
-	cmd.client = director_cmd_connect(cctx);
-	if (cmd.client == NULL)
-		return;
-	for (i = 0; i < ips_count; i++) {
-		if (!all)
-			args[1] = net_ip2addr(&ips[i]);
+	for (sent = 0; hosts[sent] != NULL; sent++) {
+		if (strcmp(hosts[sent], "all") != 0)
+			args[1] = hosts[sent];
 		if (director_cmd_send(cctx, cmd.client, args) < 0)
 			break;
 	}
-	for (; i > 0; i--) {
-		if (!all)
-			cmd.host = t_strdup(net_ip2addr(&ips[ips_count - i]));
+	for (i = 0; i < sent; i++) {
+		cmd.host = hosts[i];
 		if (director_cmd_read_line(cctx, cmd.client, &line) < 0 ||
 		    flush_line(&cmd, line) < 0)
 			break;

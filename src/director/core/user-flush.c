@@ -175,7 +175,7 @@ static bool flush_may_begin(const struct user_flush *flush)
 		flush->slice < FLUSH_MAX_MOVES;
 }
 
-/* Returns FALSE if that was the last one for now. */
+/* Returns FALSE if no other one may be begun in this slice. */
 static bool flush_user(user_idx_t idx, void *context)
 {
 	struct flush_walk *walk = context;
