@@ -60,7 +60,7 @@ def test_backends_tell(site, kind):
     assert oracle.live() == []
     backend.start()
     clients.imap(backend.ip, "jim")
-    assert oracle.logins == 3
+    wait_for(lambda: oracle.logins == 3, "the third login")
 
 
 def test_two_backends_are_seen(site):
