@@ -197,6 +197,14 @@ static void test_garbage(void **state ATTR_UNUSED)
 		HELLO"KICK\t-7\n",
 		HELLO"KICK\t4294967296\n",
 		HELLO"KICK\t7\t192.0.2.x\n",
+		HELLO"KICK-SESSION\n",
+		HELLO"KICK-BACKEND\n",
+		HELLO"KICK-BACKEND\t\tx\n",
+		HELLO"KICK-BACKEND\t192.0.2.x\tx\n",
+		HELLO"GRACE\n",
+		HELLO"GRACE\t0\n",
+		HELLO"GRACE\tx\n",
+		HELLO"GRACE\t4294967296\n",
 	};
 	char line[8192];
 
