@@ -5,7 +5,7 @@
 #include "ioloop.h"
 #include "llist.h"
 #include "net.h"
-#include "ostream.h"
+#include "ostream-private.h"
 #include "program-client.h"
 #include "director-daemon.h"
 #include "director-settings.h"
@@ -188,6 +188,44 @@ static int hook_client_create(struct hook_run *run, const char **error_r)
 				     &run->client, error_r);
 }
 
+/* -- What it prints -- */
+
+struct hook_output {
+	struct ostream_private ostream;
+	/* The run's */
+	buffer_t *buf;
+};
+
+/* A buffer that is full would have the program wait for us until its time is
+   over: what doesn't fit in is dropped. */
+static ssize_t
+hook_output_sendv(struct ostream_private *stream,
+		  const struct const_iovec *iov, unsigned int iov_count)
+{
+	struct hook_output *output =
+		container_of(stream, struct hook_output, ostream);
+	size_t total = 0;
+	unsigned int i;
+
+	for (i = 0; i < iov_count; i++) {
+		buffer_append(output->buf, iov[i].iov_base,
+			      I_MIN(iov[i].iov_len, OUTPUT_MAX_SIZE -
+				    output->buf->used));
+		total += iov[i].iov_len;
+	}
+	stream->ostream.offset += total;
+	return total;
+}
+
+static struct ostream *hook_output_create(buffer_t *buf)
+{
+	struct hook_output *output = i_new(struct hook_output, 1);
+
+	output->buf = buf;
+	output->ostream.sendv = hook_output_sendv;
+	return o_stream_create(&output->ostream, NULL, -1);
+}
+
 static void hook_start(struct hook_run *run)
 {
 	struct ostream *output;
@@ -202,8 +240,7 @@ static void hook_start(struct hook_run *run)
 		run->to = timeout_add_short(0, hook_ended, run);
 		return;
 	}
-	output = o_stream_create_buffer(run->output);
-	o_stream_set_max_buffer_size(output, OUTPUT_MAX_SIZE);
+	output = hook_output_create(run->output);
 	program_client_set_output(run->client, output);
 	o_stream_unref(&output);
 	run->to = timeout_add(FLUSH_HOOK_TIMEOUT_MSECS, hook_timeout, run);

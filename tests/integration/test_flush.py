@@ -263,6 +263,22 @@ def test_hook_says_nothing(nodes, backends, folder, more, said):
     director.log.wait(re.escape(said))
 
 
+def test_hook_says_much(nodes, backends, folder):
+    """What it prints neither grows the director nor fills the log."""
+    path = hook(folder, "head -c 3000000 /dev/zero | tr '\\0' x; exit 1")
+    director = nodes.director(BACKENDS, config=setting(path))
+    director.allow("Failed to flush user hash", "Terminated abnormally")
+    move_jane(director)
+    director.log.wait("Failed to flush user hash 1480892766 in host ")
+    assert len(director.log.find("Failed to flush user hash")) <= 21
+    # one that succeeds isn't held up, either
+    path.write_text(path.read_text().replace("exit 1", "exit 0"))
+    director.log.mark()
+    director.doveadm("director", "kick", "jane")
+    move_jane(director)
+    assert director.log.find("Failed to flush user hash") == []
+
+
 def test_hook_is_missing(nodes, backends):
     director = nodes.director(BACKENDS, config=setting("unix:/nonexistent/flush"))
     director.allow("Failed to flush user hash", "/nonexistent/flush")
