@@ -4,13 +4,6 @@
 
 #include "test-ring.h"
 
-static unsigned int vhosts(const char *ip)
-{
-	struct backend *backend = get(ip);
-
-	return backend == NULL ? 0 : backend->vhosts;
-}
-
 /* -- USER-WEAK -- */
 
 /* Both ways round; nobody may take one for consent. */
@@ -259,13 +252,13 @@ static void test_director_without_instance(void **state ATTR_UNUSED)
 
 	ring_of(4, &left, &right);
 	in(left, "HOST|10.0.0.4|9090|9|10.1.0.1|70||U0||2000");
-	assert_int_equal(vhosts("10.1.0.1"), 70);
+	assert_int_equal(test_vhosts("10.1.0.1"), 70);
 	in(left, "HOST|10.0.0.4|9090|1|10.1.0.1|50||U0||3000");
-	assert_int_equal(vhosts("10.1.0.1"), 70);
+	assert_int_equal(test_vhosts("10.1.0.1"), 70);
 
 	in(left, "DIRECTOR|10.0.0.4|9090|1");
 	in(left, "HOST|10.0.0.4|9090|1|10.1.0.1|50||U0||3000");
-	assert_int_equal(vhosts("10.1.0.1"), 50);
+	assert_int_equal(test_vhosts("10.1.0.1"), 50);
 	assert_said(right, "HOST|10.0.0.4|9090|1|10.1.0.1|50|");
 }
 
@@ -483,56 +476,6 @@ static void test_only_greeting_before_me(void **state ATTR_UNUSED)
 	assert_non_null(pending->peer);
 }
 
-/* -- Backends -- */
-
-static void test_host_changed(void **state ATTR_UNUSED)
-{
-	struct test_conn *left, *right;
-
-	ring_of(3, &left, &right);
-	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
-	assert_int_equal(vhosts("10.1.0.1"), 70);
-	assert_said(right, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000\n");
-
-	/* an older one: its sender is taught ours, and it ends here */
-	forget_sent();
-	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|50||U0||1500");
-	assert_int_equal(vhosts("10.1.0.1"), 70);
-	assert_said(right, "HOST|10.0.0.2|9090|");
-	assert_non_null(strstr(str_c(right->sent),
-			       "|10.1.0.1|70||U0||2000\n"));
-	assert_not_said(left, "HOST|10.0.0.3|");
-
-	/* a newer one is taken, though it has more */
-	in(right, "HOST|10.0.0.3|9090|2|10.1.0.1|90||U0||2500");
-	assert_int_equal(vhosts("10.1.0.1"), 90);
-	assert_said(left, "HOST|10.0.0.3|9090|2|10.1.0.1|90||U0||2500\n");
-}
-
-static void test_host_removed(void **state ATTR_UNUSED)
-{
-	struct test_conn *left, *right;
-
-	ring_of(3, &left, &right);
-	in(left, "HOST-REMOVE|10.0.0.1|9090|1|10.1.0.1|3000");
-	assert_null(get("10.1.0.1"));
-	assert_said(right, "HOST-REMOVE|10.0.0.1|9090|1|10.1.0.1|3000\n");
-
-	forget_sent();
-	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|50||U0||2500");
-	assert_null(get("10.1.0.1"));
-	assert_said(right, "HOST-REMOVE|10.0.0.2|9090|");
-	assert_non_null(strstr(str_c(right->sent), "|10.1.0.1|3000\n"));
-	assert_not_said(left, "HOST|");
-
-	in(right, "HOST|10.0.0.3|9090|2|10.1.0.1|50||U0||3500");
-	assert_int_equal(vhosts("10.1.0.1"), 50);
-	assert_said(left, "HOST|10.0.0.3|9090|2|10.1.0.1|50||U0||3500\n");
-	/* the removal comes late, by the other way */
-	in(left, "HOST-REMOVE|10.0.0.1|9090|2|10.1.0.1|3000");
-	assert_int_equal(vhosts("10.1.0.1"), 50);
-}
-
 /* -- Errors -- */
 
 #define PEER_VERSION "VERSION|director|1|10"
@@ -647,8 +590,6 @@ int main(void)
 		ring_test(test_joining_users),
 		ring_test(test_joining_hands_over),
 		ring_test(test_only_greeting_before_me),
-		ring_test(test_host_changed),
-		ring_test(test_host_removed),
 		ring_test(test_bad),
 		ring_test(test_bad_incoming),
 	};

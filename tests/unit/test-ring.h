@@ -266,6 +266,13 @@ static inline void assert_not_said(struct test_conn *conn, const char *start)
 		fail_msg("said: %s\nin:%s", start, str_c(conn->sent));
 }
 
+static inline unsigned int test_vhosts(const char *ip)
+{
+	struct backend *backend = get(ip);
+
+	return backend == NULL ? 0 : backend->vhosts;
+}
+
 /* Our SYNC goes round. */
 static inline void
 ring_syncs_minor(struct test_conn *left, struct test_conn *right,

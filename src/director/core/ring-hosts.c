@@ -284,7 +284,9 @@ host_decide(struct ring *ring, struct ring_peer *peer, struct backend *backend,
 		msg->down = backend->down;
 	if (msg->changed != 0 && msg->changed != backend->changed)
 		return host_decide_newer(backend, msg);
-	if (msg->changed == 0 && !backend->desynced &&
+	/* Everybody has seen ours. (The same time: who made this change may have
+	   got ours by a member of 2.3, without a time.) */
+	if (!backend->desynced &&
 	    !(msg->type == RING_HAND_HOST && peer->merging))
 		return HOST_TAKE;
 	return host_merge(ring, backend, msg) ? HOST_MERGED : HOST_TAKE;

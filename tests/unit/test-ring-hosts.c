@@ -1,0 +1,87 @@
+/* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
+
+/* Backends that other directors change (doc/ring-protocol.md §7) */
+
+#include "test-ring.h"
+
+static void test_host_changed(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
+	assert_int_equal(test_vhosts("10.1.0.1"), 70);
+	assert_said(right, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000\n");
+
+	/* an older one: its sender is taught ours, and it ends here */
+	forget_sent();
+	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|50||U0||1500");
+	assert_int_equal(test_vhosts("10.1.0.1"), 70);
+	assert_said(right, "HOST|10.0.0.2|9090|");
+	assert_non_null(strstr(str_c(right->sent),
+			       "|10.1.0.1|70||U0||2000\n"));
+	assert_not_said(left, "HOST|10.0.0.3|");
+
+	/* a newer one is taken, though it has more */
+	in(right, "HOST|10.0.0.3|9090|2|10.1.0.1|90||U0||2500");
+	assert_int_equal(test_vhosts("10.1.0.1"), 90);
+	assert_said(left, "HOST|10.0.0.3|9090|2|10.1.0.1|90||U0||2500\n");
+}
+
+/* Who changed it next has our change by a member of 2.3, without its time. */
+static void test_host_changed_next(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	const char *ours;
+
+	ring_of(3, &left, &right);
+	assert_int_equal(test_host_set("10.1.0.1", NULL, 50), DIRECTOR_HOST_OK);
+	ring_end();
+	ours = strrchr(t_strcut(strstr(str_c(left->sent),
+				       "HOST|10.0.0.2|9090|"), '\n'), '|');
+	ring_syncs(left, right);
+	str_truncate(test_logs, 0);
+	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|90||U0|%s", ours);
+	assert_int_equal(test_vhosts("10.1.0.1"), 90);
+	assert_null(strstr(str_c(test_logs), "before previous update"));
+
+	/* on its way, it isn't known who was the last one */
+	in(left, "HOST|10.0.0.1|9090|2|10.1.0.1|95||U0|%s", ours);
+	assert_int_equal(test_vhosts("10.1.0.1"), 90);
+	assert_non_null(strstr(str_c(test_logs), "before previous update"));
+}
+
+static void test_host_removed(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	in(left, "HOST-REMOVE|10.0.0.1|9090|1|10.1.0.1|3000");
+	assert_null(get("10.1.0.1"));
+	assert_said(right, "HOST-REMOVE|10.0.0.1|9090|1|10.1.0.1|3000\n");
+
+	forget_sent();
+	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|50||U0||2500");
+	assert_null(get("10.1.0.1"));
+	assert_said(right, "HOST-REMOVE|10.0.0.2|9090|");
+	assert_non_null(strstr(str_c(right->sent), "|10.1.0.1|3000\n"));
+	assert_not_said(left, "HOST|");
+
+	in(right, "HOST|10.0.0.3|9090|2|10.1.0.1|50||U0||3500");
+	assert_int_equal(test_vhosts("10.1.0.1"), 50);
+	assert_said(left, "HOST|10.0.0.3|9090|2|10.1.0.1|50||U0||3500\n");
+	/* the removal comes late, by the other way */
+	in(left, "HOST-REMOVE|10.0.0.1|9090|2|10.1.0.1|3000");
+	assert_int_equal(test_vhosts("10.1.0.1"), 50);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ring_test(test_host_changed),
+		ring_test(test_host_changed_next),
+		ring_test(test_host_removed),
+	};
+
+	return run_test_cases(tests);
+}
