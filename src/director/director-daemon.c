@@ -17,6 +17,7 @@
 #include "flush-hook.h"
 #include "journal.h"
 #include "login-registry.h"
+#include "process-lives.h"
 #include "ring-connection.h"
 #include "server-list.h"
 #include "user-snapshot.h"
@@ -31,6 +32,10 @@
 #define JOURNAL_LOCK_WAIT_SECS 5
 /* Users looked at in a slice of writing the journal */
 #define JOURNAL_DUMP_STEPS 1000
+
+/* A process of before of which /proc doesn't tell when it started counts so
+   long. */
+#define PROCESS_UNSURE_SECS 15
 
 struct director_daemon director_daemon;
 
@@ -74,9 +79,15 @@ time_t director_daemon_from_wall(time_t wall_time)
 	return wall_time == 0 ? 0 : wall_time - clock_drift();
 }
 
-/* Those of backends are of the machine's clock already. */
+/* Those of backends are of the machine's clock already, and those of processes
+   count since its start. */
 static void record_to_wall(struct director_record *record)
 {
+	if (record->type == DIRECTOR_RECORD_PROCESS) {
+		/* it is there now */
+		record->timestamp = process_clock();
+		record->tag = process_boot_id();
+	}
 	if (record->type == DIRECTOR_RECORD_USER) {
 		record->timestamp =
 			director_daemon_to_wall(record->timestamp);
@@ -127,6 +138,27 @@ static void daemon_changes_recorded(void *context ATTR_UNUSED)
 	admin_connections_changes_recorded();
 }
 
+static bool daemon_process_is_there(pid_t pid, time_t started_by)
+{
+	int ret = process_lives(pid, started_by);
+
+	/* it may be another one: not for ever */
+	return ret > 0 || (ret < 0 && process_clock() <
+		director_daemon.started_clock + PROCESS_UNSURE_SECS);
+}
+
+static bool daemon_process_lives(void *context ATTR_UNUSED, pid_t pid,
+				 uint64_t msecs)
+{
+	bool lives;
+
+	T_BEGIN {
+		lives = daemon_process_is_there(pid,
+			process_clock() - (time_t)(msecs / 1000));
+	} T_END;
+	return lives;
+}
+
 static void daemon_ring_synced(void *context ATTR_UNUSED)
 {
 	admin_connections_ring_synced();
@@ -175,6 +207,7 @@ static const struct director_vfuncs daemon_vfuncs = {
 	.lookup_done = daemon_lookup_done,
 	.changes_recorded = daemon_changes_recorded,
 	.ring_synced = daemon_ring_synced,
+	.process_lives = daemon_process_lives,
 };
 
 struct dump_context {
@@ -214,6 +247,10 @@ static void restore_record(void *context, const struct director_record *record)
 	struct director_time now = director_daemon_now();
 	struct director_record core_record = *record;
 
+	if (record->type == DIRECTOR_RECORD_PROCESS &&
+	    (strcmp(record->tag, process_boot_id()) != 0 ||
+	     !daemon_process_is_there(record->pid, record->timestamp)))
+		return;
 	/* The user may have been seen until the end: refreshes aren't
 	   recorded. */
 	if (record->type == DIRECTOR_RECORD_USER &&
@@ -369,6 +406,7 @@ bool director_daemon_init(const struct director_settings *set,
 	random_fill(&core_set.hash_key, sizeof(core_set.hash_key));
 	daemon->set = set;
 	daemon->event = event;
+	daemon->started_clock = process_clock();
 	daemon->dir_fd = journal_dir_fd;
 	daemon->timer_msecs = UINT64_MAX;
 	daemon->wall_offset_msecs = clock_msecs(CLOCK_REALTIME) -

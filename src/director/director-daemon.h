@@ -28,6 +28,8 @@ struct director_daemon {
 	/* The machine's clock minus the monotonic one, at the start: the
 	   core's wall clock goes on evenly even if the machine's is set. */
 	int64_t wall_offset_msecs;
+	/* process_clock() at the start */
+	time_t started_clock;
 };
 
 extern struct director_daemon director_daemon;

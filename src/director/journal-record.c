@@ -29,7 +29,8 @@ bool journal_line_check(const char *line, size_t *len_r)
 }
 
 static const char *const record_names[] = {
-	"config", "host", "host-remove", "host-flush", "user", "user-forget"
+	"config", "host", "host-remove", "host-flush", "user", "user-forget",
+	"process"
 };
 
 void journal_record_append(string_t *str, const struct director_record *record)
@@ -64,6 +65,11 @@ void journal_record_append(string_t *str, const struct director_record *record)
 		break;
 	case DIRECTOR_RECORD_USER_FORGET:
 		str_printfa(str, "%u\t", record->hash);
+		str_append_tabescaped(str, record->tag);
+		break;
+	case DIRECTOR_RECORD_PROCESS:
+		str_printfa(str, "%ld\t%"PRIdTIME_T"\t", (long)record->pid,
+			    record->timestamp);
 		str_append_tabescaped(str, record->tag);
 		break;
 	}
@@ -112,6 +118,13 @@ record_parse_args(const char *const *args, unsigned int count,
 		if (count < 2 || str_to_uint32(args[0], &record_r->hash) < 0)
 			return -1;
 		record_r->tag = args[1];
+		return 0;
+	case DIRECTOR_RECORD_PROCESS:
+		if (count < 3 || str_to_pid(args[0], &record_r->pid) < 0 ||
+		    record_r->pid <= 0 ||
+		    str_to_time(args[1], &record_r->timestamp) < 0)
+			return -1;
+		record_r->tag = args[2];
 		return 0;
 	}
 	i_unreached();

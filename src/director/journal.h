@@ -17,7 +17,7 @@ struct director_record;
    neither in version 1.0.
 
    Fields are TAB-escaped. Types: config, host, host-remove, host-flush, user,
-   user-forget (enum director_record_type). Lines of unknown types are skipped.
+   user-forget, process (enum director_record_type). Lines of unknown types are skipped.
    Times in the file are the machine's clock; the file's mtime says until when
    the process lived. */
 

@@ -100,6 +100,10 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	rc->plugin = session_plugin_init(leases, process);
 	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);
+	if (conn->have_unix_credentials && conn->remote_pid > 0) {
+		director_process_connected(director_daemon.core, pid);
+		director_daemon_commit();
+	}
 	return 1;
 }
 
@@ -192,8 +196,7 @@ static int cmd_announced(struct registry_connection *rc,
 	struct director_time now = director_daemon_now();
 
 	rc->announced = TRUE;
-	director_sessions_announced(director_daemon.core, rc->plugin->process,
-				    &now);
+	director_sessions_announced(director_daemon.core, rc->plugin, &now);
 	return 1;
 }
 

@@ -162,14 +162,9 @@ static void link_has_no_director(struct director_link *link)
 
 static void link_retry_timeout(struct director_link *link)
 {
-	/* Without sessions there's nothing to tell: the next one connects. */
-	if (director_sessions_count(link->sessions) > 0)
-		link_connect(link);
-	else {
-		timeout_remove(&link->to_retry);
-		timeout_remove(&link->to_grace);
-		link->unreachable_since = 0;
-	}
+	/* Also without sessions: the next director doesn't know that there are
+	   none, and would wait to be told. */
+	link_connect(link);
 }
 
 static void link_retry_later(struct director_link *link)
@@ -192,7 +187,10 @@ static void link_connect(struct director_link *link)
 		link->unreachable_since = 0;
 		return;
 	}
-	if (link->unreachable_since == 0)
+	if (director_sessions_count(link->sessions) == 0) {
+		timeout_remove(&link->to_grace);
+		link->unreachable_since = 0;
+	} else if (link->unreachable_since == 0)
 		link->unreachable_since = ioloop_time;
 	else if (ioloop_time - link->unreachable_since >=
 		 LINK_UNREACHABLE_SECS) {

@@ -322,8 +322,7 @@ void fuzz_node_session(struct fuzz_node *node)
 		session_plugin_lost(leases, plugin, now.msecs);
 		break;
 	case 7:
-		director_sessions_announced(node->core,
-					    node->processes[process], &now);
+		director_sessions_announced(node->core, *plugin, &now);
 		break;
 	}
 	fuzz_run(node);

@@ -114,6 +114,14 @@ def plugin(director, pid=None):
     return peer
 
 
+def announce_none(director):
+    """What this process has told before is over. (As long as it lives, the
+    director waits for it to announce again what it lost a connection of.)"""
+    peer = plugin(director)
+    peer.send(b"ANNOUNCED\n")
+    peer.close()
+
+
 TOKEN = b"00000000000000aa-%x"
 
 

@@ -13,8 +13,8 @@ import pytest
 import clients
 from garbage import (
     ADMIN_PORT, ADMIN_VERSION, BACKENDS, LISTENERS, MB, PLUGIN_VERSION,
-    RING_PORT, SLOW, TOKEN, Bystander, Health, Peer, add_users, admin, hosts,
-    plugin, sessions, start)
+    RING_PORT, SLOW, TOKEN, Bystander, Health, Peer, add_users, admin,
+    announce_none, hosts, plugin, sessions, start)
 from node import patience, wait_for
 
 
@@ -241,6 +241,7 @@ def test_plugin_garbage(director):
         peer.send(b"UP\n" * 1000)
         assert peer.line() is None
         peer.close()
+    announce_none(director)
     wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
     health.check()
 
@@ -263,6 +264,7 @@ def test_plugin_sessions(director):
     wait_for(lambda: sessions(director) == 3, "the session's end")
     peer.send(b"END\t" + TOKEN % 4 + b"\tx\n")
     other.close()
+    announce_none(director)
     count = 5000 if SLOW else 50000
     with Bystander(director):
         for _ in range(2):
@@ -282,6 +284,7 @@ def test_plugin_sessions(director):
             health.rss, before = health.read_rss(), health.rss
     assert SLOW or health.rss - before < 16 * MB
     peer.close()
+    announce_none(director)
     wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
     health.check()
 
@@ -308,6 +311,7 @@ def test_plugin_loop(director):
             peer = plugin(director)
             peer.send(start(i) + b"START\thalf")
             peer.close()
+    announce_none(director)
     wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
     health.check(growth=2 * MB)
 
@@ -465,5 +469,6 @@ def test_login_user(director):
             others.wait(others.count + 10)
     for listener in "auth-login", "director-proxy":
         assert len(director.log.find("Error: conn .*" + listener)) > 10
+    announce_none(director)
     wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
     health.check()

@@ -5,7 +5,10 @@ time"""
 import os
 import re
 import signal
+import threading
 import time
+
+import pytest
 
 import clients
 from node import patience, wait_for
@@ -93,6 +96,52 @@ def test_move_in_a_ring(nodes, backends):
     wait_for(lambda: is_over(again), "the session to end")
     ring.members[2].log.wait("Kicked by director: kicked by director " +
                              ring.members[0].ip)
+
+
+class LaterLogin(threading.Thread):
+    def __init__(self, ip, user):
+        super().__init__(daemon=True)
+        self.ip, self.user, self.session = ip, user, None
+        self.start()
+
+    def run(self):
+        self.session = clients.imap(self.ip, self.user)
+
+
+@pytest.mark.parametrize("count", [1, "unlimited"])
+@pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
+def test_login_process_stopped(nodes, backends, count, end):
+    """Its sessions can't be told to the director that is started meanwhile, but
+    that one knows of the process."""
+    ring = Ring(nodes, 2, restart_request_count=count)
+    ring.wait(2)
+    first, second = ring.members
+    first.allow("killed with signal 9", "don't tell of the sessions",
+                "although he is assigned to", "more sessions on other")
+    second.allow("Director 127.0.0.1:9090/left disconnected")
+    sessions = [clients.imap(first.ip, "jane") for _ in range(2)]
+    new = other_backend(backend_of(first, "jane"))
+    stopped = first.pids("imap-login")
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        os.kill(first.pid("director"), signal.SIGKILL)
+        second.doveadm("director", "move", "jane", new)
+        login = LaterLogin(second.ip, "jane")
+        line = first.log.wait("Login processes don't tell of the sessions that "
+                              "they may have from before")[-1]
+        assert any(str(pid) in line for pid in stopped)
+        # longer than all that it could wait for otherwise
+        login.join(6)
+        assert login.session is None
+    finally:
+        for pid in stopped:
+            os.kill(pid, end)
+    login.join(patience(20))
+    assert login.session.noop()[0] == "OK"
+    assert all(is_over(session) for session in sessions)
+    assert backend_of(second, "jane") == new
+    clients.close(login.session)
 
 
 WITHOUT_PLUGIN = """

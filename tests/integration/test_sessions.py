@@ -11,7 +11,7 @@ import time
 import pytest
 
 import clients
-from garbage import LISTENERS, Health, admin, plugin, start
+from garbage import LISTENERS, Health, admin, announce_none, plugin, start
 from node import patience, wait_for
 from ring import BACKENDS, Ring
 from test_doveadm_live import API
@@ -207,6 +207,7 @@ def test_many_sessions(nodes):
     assert {row["state"] for row in rows(first, "sessions", "u17")} == {
         "ending"}
     peer.close()
+    announce_none(second)
     wait_for(lambda: rows(first, "sessions") == [], "the sessions to go", 30)
 
 
@@ -231,6 +232,7 @@ def test_move_that_does_not_end(nodes, backends):
                             check=False)
     assert done.returncode == 75 and "already being moved" in done.stderr
     peer.close()
+    announce_none(director)
     wait_for(lambda: director.doveadm(
         "director", "move", "--wait", "jane", "127.0.0.13",
         check=False).returncode == 0, "the next move", 30)
@@ -282,6 +284,7 @@ def test_login_process_that_reads_nothing(nodes):
     assert director.log.find(r"Users u\* are kicked \(\d+ sessions here\): "
                              "kicked by doveadm")
     peer.close()
+    announce_none(director)
     wait_for(lambda: rows(director, "sessions") == [], "the sessions to go", 60)
 
 
@@ -353,5 +356,6 @@ def test_plugin_garbage(nodes):
     assert counts(director, "kick", "*") == {
         director.ip: str(len(PLUGIN_NAMES))}
     peer.close()
+    announce_none(director)
     wait_for(lambda: rows(director, "sessions") == [], "the sessions to go", 30)
     health.check()

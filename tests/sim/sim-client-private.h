@@ -18,6 +18,8 @@ struct sim_process {
 	struct sim_link *link;
 	/* What its lookups are for; NULL: there were none yet */
 	struct login_process *director_side;
+	/* A director has recorded it. */
+	bool recorded;
 };
 
 struct sim_session {
@@ -62,7 +64,6 @@ void sim_process_post(struct sim_process *process, sim_event_func_t *func,
 void sim_plugin_started(struct sim_session *session);
 void sim_plugin_ended(struct sim_session *session);
 void sim_process_director_gone(struct sim_node *node);
-void sim_process_director_started(struct sim_node *node);
 /* NULL if this connection is broken. */
 struct sim_process *
 sim_process_of_plugin(const struct session_plugin *plugin);

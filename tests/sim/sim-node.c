@@ -205,9 +205,16 @@ node_flush_hook(void *context, const struct director_flush_hook *hook)
 	return TRUE;
 }
 
+static bool node_process_lives(void *context, pid_t pid,
+			       uint64_t msecs ATTR_UNUSED)
+{
+	return sim_process_lives(context, pid);
+}
+
 static const struct director_vfuncs node_vfuncs = {
 	.kick = node_kick,
 	.record = node_record,
+	.process_lives = node_process_lives,
 	.log = node_log,
 	.lookup_done = node_lookup_done,
 	.changes_recorded = node_changes_recorded,
@@ -443,7 +450,7 @@ void sim_node_start(struct sim_node *node, enum sim_restore restore)
 	node_configure(node);
 	node_journal_start(node);
 	sim_check_world(sim->check);
-	sim_process_director_started(node);
+	sim_process_director_started(node, restore == SIM_RESTORE_JOURNAL);
 	sim_node_called(node);
 }
 

@@ -43,6 +43,18 @@ static pid_t process_pid(const struct sim_process *process)
 		process->slot + 1;
 }
 
+bool sim_process_lives(struct sim_node *node, pid_t pid)
+{
+	unsigned int i;
+
+	for (i = 0; i < SIM_PROCESSES; i++) {
+		if (node->processes[i] != NULL &&
+		    process_pid(node->processes[i]) == pid)
+			return TRUE;
+	}
+	return FALSE;
+}
+
 struct sim_process *
 sim_process_get(struct sim_node *node, unsigned int slot)
 {
@@ -124,6 +136,9 @@ static void plugin_arrives(struct sim *sim ATTR_UNUSED, void *arg,
 		lp = login_process_ref(leases, link->pid);
 		link->plugin = session_plugin_init(leases, lp);
 		link->plugin->connection = link;
+		director_process_connected(node->core, link->pid);
+		if (link->pid == process_pid(link->process))
+			link->process->recorded = TRUE;
 		login_process_unref(leases, &lp);
 		array_push_back(&node->links, &link);
 		break;
@@ -136,8 +151,7 @@ static void plugin_arrives(struct sim *sim ATTR_UNUSED, void *arg,
 			director_session_end(node->core, &lease, &now);
 		break;
 	case PLUGIN_ANNOUNCED:
-		director_sessions_announced(node->core, link->plugin->process,
-					    &now);
+		director_sessions_announced(node->core, link->plugin, &now);
 		break;
 	case PLUGIN_CLOSED:
 		links = array_get(&node->links, &count);
@@ -302,6 +316,7 @@ static void process_crash(struct sim_process *process)
 	}
 	process->generation++;
 	process->stopped = FALSE;
+	process->recorded = FALSE;
 	array_clear(&process->pending);
 	if (process->link != NULL)
 		plugin_send(process->link, PLUGIN_CLOSED, NULL);
@@ -392,7 +407,7 @@ void sim_process_director_gone(struct sim_node *node)
 	}
 }
 
-void sim_process_director_started(struct sim_node *node)
+void sim_process_director_started(struct sim_node *node, bool journal)
 {
 	struct sim_process *process;
 	struct sim_session *session;
@@ -407,7 +422,8 @@ void sim_process_director_started(struct sim_node *node)
 	}
 	array_foreach_elem(&node->sim->sessions, session) {
 		if (session->node == node && session->live &&
-		    session->process->stopped)
+		    session->process->stopped &&
+		    !(journal && session->process->recorded))
 			sim_check_unseen(session->hold);
 	}
 }

@@ -314,7 +314,9 @@ void sim_process_trouble(struct sim *sim, const struct sim_plan_item *item);
 /* All that are stopped go on. */
 void sim_process_rest(struct sim_node *node);
 /* They connect, and announce what they have. */
-void sim_process_director_started(struct sim_node *node);
+/* journal: it has the records of the one before. */
+void sim_process_director_started(struct sim_node *node, bool journal);
+bool sim_process_lives(struct sim_node *node, pid_t pid);
 void sim_client_end_all(struct sim *sim);
 const char *sim_client_user(unsigned int user);
 

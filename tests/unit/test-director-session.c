@@ -273,7 +273,7 @@ static void test_not_announced(void **state ATTR_UNUSED)
 				  &error), stays);
 	test_pass(2000);
 	assert_true(is_leased("jane"));
-	director_sessions_announced(director, process, &now);
+	director_sessions_announced(director, plugin, &now);
 	assert_true(director_next_deadline(director, &now) == now.msecs);
 	test_run();
 	assert_false(is_leased("jane"));
@@ -468,7 +468,7 @@ static void test_announced_before_backend(void **state ATTR_UNUSED)
 		lease = start_at(&token, test_hash("jane"), "10.0.0.1",
 				 &error);
 		assert_non_null(lease);
-		director_sessions_announced(director, process, &now);
+		director_sessions_announced(director, plugin, &now);
 		test_run();
 		assert_int_equal(session_leases_total(leases), 1);
 		test_pass(10 * TEST_EXPIRE * 1000);

@@ -98,7 +98,18 @@ static inline void test_changes(void *context)
 	test_changes_recorded++;
 }
 
+/* The login process that is still there although nobody hears of it; 0: none */
+static pid_t test_living;
+
+static inline bool
+test_process_lives(void *context, pid_t pid, uint64_t msecs ATTR_UNUSED)
+{
+	assert_ptr_equal(context, &now);
+	return pid == test_living;
+}
+
 static const struct director_vfuncs test_vfuncs = {
+	.process_lives = test_process_lives,
 	.record = test_record,
 	.log = test_log,
 	.lookup_done = test_lookup_done,
@@ -130,6 +141,7 @@ static inline int test_director_setup(void **state)
 	test_done_count = test_changes_recorded = test_runs = 0;
 	test_on_done = NULL;
 	test_on_record = NULL;
+	test_living = 0;
 	test_director_init();
 	return test_frame_setup(state);
 }

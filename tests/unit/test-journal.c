@@ -40,6 +40,8 @@ static const struct director_record *sample(unsigned int *count_r)
 		{ .type = DIRECTOR_RECORD_USER_FORGET, .hash = 77, .tag = "" },
 		{ .type = DIRECTOR_RECORD_USER_FORGET, .hash = 0,
 		  .tag = "t\tx" },
+		{ .type = DIRECTOR_RECORD_PROCESS, .pid = 4711,
+		  .timestamp = 123456, .tag = "5f3e-11" },
 	};
 	struct director_record *copy;
 
@@ -435,6 +437,8 @@ static void test_wrong_lines(void **state ATTR_UNUSED)
 		"host-flush\t", "user\t1\t10.0.0.1", "user\tx\t10.0.0.1\t1",
 		"user\t4294967296\t10.0.0.1\t1", "user\t1\tx\t1",
 		"user\t1\t10.0.0.1\tx", "user-forget\t1", "user-forget\tx\t",
+		"process\t1\t1", "process\tx\t1\t", "process\t0\t1\t",
+		"process\t1\tx\t",
 	};
 	string_t *file = t_str_new(2048);
 
@@ -447,7 +451,7 @@ static void test_wrong_lines(void **state ATTR_UNUSED)
 	test_write_file("journal", str_data(file), str_len(file));
 	test_reread();
 	assert_int_equal(array_count(&test_read), 1);
-	test_assert_logged("E journal: 23 of 25 lines are damaged (the first "
+	test_assert_logged("E journal: 27 of 29 lines are damaged (the first "
 		"is line 2): skipped, the others are used; the file is kept as "
 		"journal.bad\n");
 }

@@ -215,6 +215,9 @@ test_record_equals(const struct director_record *r1,
 			r1->timestamp == r2->timestamp;
 	case DIRECTOR_RECORD_USER_FORGET:
 		return r1->hash == r2->hash && strcmp(r1->tag, r2->tag) == 0;
+	case DIRECTOR_RECORD_PROCESS:
+		return r1->pid == r2->pid && r1->timestamp == r2->timestamp &&
+			strcmp(r1->tag, r2->tag) == 0;
 	}
 	return FALSE;
 }

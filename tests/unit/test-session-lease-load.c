@@ -208,7 +208,8 @@ static void test_lost_sliced(void **state ATTR_UNUSED)
 		announce(i, i, ip, &(struct session_token){ 1, i });
 	steps = session_leases_steps(leases);
 	session_plugin_lost(leases, &plugin, 1);
-	session_leases_announced(leases, process, 2);
+	plugin = session_plugin_init(leases, process);
+	session_leases_announced(leases, plugin, 2);
 	assert_true(session_leases_steps(leases) == steps);
 	assert_int_equal(session_leases_total(leases), COUNT);
 	assert_int_equal(session_leases_count(leases, ip), COUNT);
@@ -218,9 +219,7 @@ static void test_lost_sliced(void **state ATTR_UNUSED)
 	}
 	assert_false(session_leases_expire(leases, 2, 1001));
 	assert_int_equal(session_leases_total(leases), 0);
-	plugin = session_plugin_init(leases, process);
 }
-
 
 int main(void)
 {

@@ -36,6 +36,8 @@ static struct model_lease {
 
 /* Each process has two plugin connections: an old and a new one. */
 static struct session_plugin *model_plugins[MODEL_PROCESSES][2];
+/* Which of them has announced last; NULL if it is lost */
+static struct session_plugin *model_announced[MODEL_PROCESSES];
 
 static const struct ip_addr *ip_of(unsigned int num)
 {
@@ -184,6 +186,8 @@ model_step_process(struct login_process *process, unsigned int num,
 		   unsigned int action)
 {
 	struct session_plugin **plugin = &model_plugins[num][action % 2];
+	struct session_plugin **announced = &model_announced[num];
+	bool other_announced = *announced != NULL && *announced != *plugin;
 	unsigned int i;
 	struct model_lease *m;
 
@@ -196,12 +200,16 @@ model_step_process(struct login_process *process, unsigned int num,
 				m->deadline = I_MIN(m->deadline, now);
 		} else if (m->plugin == *plugin) {
 			m->plugin = NULL;
-			m->deadline = now + SESSION_LEASE_ORPHAN_MSECS;
+			m->deadline = now + (other_announced ? 0 :
+					     SESSION_LEASE_ORPHAN_MSECS);
 		}
 	}
-	if (action == 2)
-		session_leases_announced(leases, process, now);
-	else {
+	if (action == 2) {
+		session_leases_announced(leases, *plugin, now);
+		*announced = *plugin;
+	} else {
+		if (*announced == *plugin)
+			*announced = NULL;
 		session_plugin_lost(leases, plugin, now);
 		*plugin = session_plugin_init(leases, process);
 	}

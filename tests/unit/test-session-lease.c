@@ -385,7 +385,7 @@ static void test_announced(void **state ATTR_UNUSED)
 	session_plugin_lost(leases, &plugins[2], now);
 	now += 10;
 	session_lease_start(leases, a, plugin(0));
-	session_leases_announced(leases, process1, now);
+	session_leases_announced(leases, plugin(0), now);
 	/* due, and not more */
 	assert_ptr_equal(session_lease_lookup(leases, &b_token), b);
 	assert_true(session_leases_next_deadline(leases) == now);
@@ -404,8 +404,9 @@ static void test_announced(void **state ATTR_UNUSED)
 	/* the last lease may be what keeps the process */
 	session_lease_end(leases, &a);
 	session_lease_end(leases, &waiting);
+	session_leases_announced(leases, plugin(2), now);
+	session_plugin_lost(leases, &plugins[2], now);
 	login_process_unref(leases, &process2);
-	session_leases_announced(leases, elsewhere->process, now);
 	expire_all();
 	assert_int_equal(session_leases_total(leases), 0);
 }
@@ -417,8 +418,8 @@ static void test_announced_late(void **state ATTR_UNUSED)
 	struct session_lease *later = start(1, tag, 3);
 
 	session_plugin_lost(leases, &plugins[0], now);
-	session_leases_announced(leases, process1, now);
-	session_leases_announced(leases, process1, now);
+	session_leases_announced(leases, plugin(0), now);
+	session_leases_announced(leases, plugin(0), now);
 	/* it is there after all */
 	session_lease_start(leases, b, plugin(0));
 	session_lease_end(leases, &a);
@@ -430,7 +431,7 @@ static void test_announced_late(void **state ATTR_UNUSED)
 	session_plugin_lost(leases, &plugins[1], now);
 	now += SESSION_LEASE_ORPHAN_MSECS - 1;
 	session_plugin_lost(leases, &plugins[0], now);
-	session_leases_announced(leases, process1, now);
+	session_leases_announced(leases, plugin(1), now);
 	session_lease_start(leases, later, plugin(1));
 	expire_all();
 	assert_int_equal(session_leases_total(leases), 1);

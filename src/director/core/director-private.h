@@ -1,6 +1,7 @@
 #ifndef DIRECTOR_PRIVATE_H
 #define DIRECTOR_PRIVATE_H
 
+#include "array.h"
 #include "director.h"
 #include "log-throttle.h"
 #include "user-flush.h"
@@ -71,6 +72,14 @@ struct director {
 	bool strays;
 	unsigned int strays_pos, strays_kick;
 
+	/* Login processes that were there before us and haven't told of their
+	   sessions; when they are looked for again; logged already; when the
+	   last one had told, or was gone */
+	ARRAY(pid_t) untold_pids;
+	uint64_t processes_look_msecs;
+	bool processes_logged;
+	uint64_t processes_told_msecs;
+
 	/* Login processes without plugin: the last one that is known (its
 	   protocol is NULL if that isn't); until when the users' flags count;
 	   when it was logged */
@@ -103,6 +112,9 @@ void director_session_ended(const char *tag, uint32_t hash,
 			    const struct ip_addr *ip, void *context);
 void director_session_changed(const char *tag, uint32_t hash, bool leased,
 			      void *context);
+/* Callback of the leases */
+bool director_session_process_lives(const struct login_process *process,
+				    void *context);
 /* Forgets leases whose time has come. Returns TRUE if there is more. */
 bool director_run_sessions(struct director *director,
 			   const struct director_time *now,
@@ -136,6 +148,40 @@ void director_strays_dump(const struct director *director,
 			  void (*callback)(void *context,
 					   const struct director_record *record),
 			  void *context);
+
+/* -- director-processes.c -- */
+
+void director_processes_init(struct director *director);
+void director_processes_deinit(struct director *director);
+/* It was there before us, unless it is gone. */
+void director_process_restore(struct director *director, pid_t pid);
+bool director_process_lives(struct director *director, pid_t pid,
+			    uint64_t msecs);
+void director_process_announced(struct director *director, pid_t pid,
+				const struct director_time *now);
+static inline bool
+director_processes_all_told(const struct director *director)
+{
+	return array_count(&director->untold_pids) == 0;
+}
+/* For whom is waited; on the data stack */
+const char *director_processes_reason(const struct director *director);
+/* Everything that is alive has told of its sessions, or has had its time
+   (design.md, rule 4), and those that ended before they could be told have had
+   the kick delay. */
+bool director_start_is_over(const struct director *director,
+			    const struct director_time *now);
+/* When it is, if no more processes have to tell */
+uint64_t director_start_over_msecs(const struct director *director);
+void director_run_processes(struct director *director,
+			    const struct director_time *now);
+/* Monotonic msecs; 0 = never */
+uint64_t director_processes_next_deadline(const struct director *director);
+void director_processes_dump(const struct director *director,
+			     void (*callback)(void *context,
+					      const struct director_record
+					      *record),
+			     void *context);
 
 /* -- director-untold.c -- */
 

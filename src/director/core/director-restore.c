@@ -149,6 +149,9 @@ void director_restore(struct director *director,
 	case DIRECTOR_RECORD_USER_FORGET:
 		restore_user_forget(director, record, now);
 		break;
+	case DIRECTOR_RECORD_PROCESS:
+		director_process_restore(director, record->pid);
+		break;
 	}
 }
 
@@ -251,7 +254,7 @@ void director_configure(struct director *director,
 	backends_deinit(&director->initial);
 	director->initial = new_list;
 	if (changed && !first && !all_restored && director->previous == NULL &&
-	    now->msecs < director->started_msecs + DIRECTOR_START_GRACE_MSECS)
+	    !director_start_is_over(director, now))
 		director->previous = previous;
 	else
 		backends_deinit(&previous);
@@ -320,6 +323,7 @@ bool director_dump(struct director *director, uint32_t *pos,
 	if (*pos == 0) {
 		dump_hosts(&ctx);
 		director_strays_dump(director, callback, context);
+		director_processes_dump(director, callback, context);
 	}
 	return user_table_walk(director->users, pos, now->wall, max_steps,
 			       dump_user, &ctx);

@@ -356,10 +356,11 @@ void director_session_end(struct director *director,
 }
 
 void director_sessions_announced(struct director *director,
-				 struct login_process *process,
+				 const struct session_plugin *plugin,
 				 const struct director_time *now)
 {
-	session_leases_announced(director->leases, process, now->msecs);
+	director_process_announced(director, plugin->process->pid, now);
+	session_leases_announced(director->leases, plugin, now->msecs);
 }
 
 bool director_run_sessions(struct director *director,

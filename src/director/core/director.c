@@ -67,9 +67,12 @@ director_init(const struct director_core_settings *set,
 					   director_session_untold);
 	session_leases_set_ended_callback(director->leases,
 					  director_session_ended);
+	session_leases_set_lives_callback(director->leases,
+					  director_session_process_lives);
 	user_table_set_refreshed_callback(director->users,
 					  director_user_refreshed);
 	director_strays_init(director);
+	director_processes_init(director);
 	director->moves = user_moves_init(director);
 	director->flushes = user_flushes_init(director);
 	director->kicking = user_kicks_init(director);
@@ -90,6 +93,7 @@ void director_deinit(struct director **_director)
 	user_kicks_deinit(&director->kicking);
 	session_queries_deinit(&director->session_queries);
 	director_strays_deinit(director);
+	director_processes_deinit(director);
 	session_leases_deinit(&director->leases);
 	user_table_deinit(&director->users);
 	if (director->previous != NULL)
@@ -214,17 +218,13 @@ void director_refresh(struct director *director, const char *username,
 				&ctx);
 }
 
-static uint64_t director_grace_end(const struct director *director)
-{
-	return director->started_msecs + DIRECTOR_START_GRACE_MSECS;
-}
-
 bool director_run(struct director *director, const struct director_time *now)
 {
 	bool more = FALSE;
 
+	director_run_processes(director, now);
 	if (director->previous != NULL &&
-	    now->msecs >= director_grace_end(director)) {
+	    director_start_is_over(director, now)) {
 		backends_deinit(&director->previous);
 		director->retry = director->waiting_head;
 	}
@@ -291,8 +291,11 @@ uint64_t director_next_deadline(struct director *director,
 	}
 	min_deadline(&deadline, director_log_next_deadline(director));
 	min_deadline(&deadline, director_strays_next_deadline(director));
-	if (director->previous != NULL)
-		min_deadline(&deadline, director_grace_end(director));
+	min_deadline(&deadline, director_processes_next_deadline(director));
+	if (director->previous != NULL &&
+	    director_processes_all_told(director)) {
+		min_deadline(&deadline, director_start_over_msecs(director));
+	}
 	min_deadline(&deadline,
 		     session_leases_next_deadline(director->leases));
 	min_deadline(&deadline, director->weak_retry_msecs);

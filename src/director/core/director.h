@@ -69,6 +69,8 @@ enum director_record_type {
 	DIRECTOR_RECORD_USER,
 	/* hash, tag: that user is gone */
 	DIRECTOR_RECORD_USER_FORGET,
+	/* pid: the plugin of that login process was connected */
+	DIRECTOR_RECORD_PROCESS,
 };
 
 struct director_record {
@@ -83,6 +85,7 @@ struct director_record {
 	bool down;
 	/* The sessions on it stay. */
 	bool keep;
+	pid_t pid;
 	time_t timestamp;
 };
 
@@ -168,6 +171,10 @@ struct director_vfuncs {
 	bool (*flush_hook)(void *context,
 			   const struct director_flush_hook *hook);
 
+	/* Is the login process with that pid, which was there so long ago,
+	   still there? Must not call the core. May be NULL: it isn't. */
+	bool (*process_lives)(void *context, pid_t pid, uint64_t msecs);
+
 	struct director_session_vfuncs sessions;
 	struct ring_vfuncs ring;
 };
@@ -234,6 +241,10 @@ void director_refresh(struct director *director, const char *username,
 
 /* -- Sessions, as the login plugins tell them -- */
 
+/* PROCESS: the login process with that pid has a plugin, which has connected.
+   It is recorded, so that the next director process waits for it. Not called if
+   the pid isn't known to be right. */
+void director_process_connected(struct director *director, pid_t pid);
 /* START: returns the lease, or NULL and error_r if it can't be. */
 struct session_lease *
 director_session_start(struct director *director,
@@ -252,10 +263,10 @@ void director_session_up(struct director *director,
 void director_session_end(struct director *director,
 			  struct session_lease **lease,
 			  const struct director_time *now);
-/* ANNOUNCED: what the process had before and didn't tell now is over:
-   director_run() ends it. */
+/* ANNOUNCED by this connection: what its process had before and didn't tell now
+   is over: director_run() ends it. */
 void director_sessions_announced(struct director *director,
-				 struct login_process *process,
+				 const struct session_plugin *plugin,
 				 const struct director_time *now);
 
 /* -- Backends. by: prefix of the log lines, e.g. "doveadm: " -- */

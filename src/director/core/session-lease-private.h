@@ -26,6 +26,7 @@ struct session_leases {
 	uint64_t instance, last_seq;
 	session_lease_changed_callback_t *changed;
 	void (*untold)(const struct session_lease *lease, void *context);
+	bool (*lives)(const struct login_process *process, void *context);
 	session_lease_ended_callback_t *ended;
 	void *context;
 	struct session_protocol protocols[SESSION_PROTOCOLS_MAX];

@@ -91,6 +91,23 @@ void login_process_unref(struct session_leases *leases,
 	i_free(process);
 }
 
+void login_processes_foreach(struct session_leases *leases,
+			     void (*callback)(const struct login_process
+					      *process, void *context),
+			     void *context)
+{
+	struct session_node **buckets =
+		leases->tables[SESSION_TABLE_PROCESSES], *node;
+	unsigned int i;
+
+	for (i = 0; i < SESSION_TABLE_SIZE; i++) {
+		for (node = buckets[i]; node != NULL; node = node->next) {
+			callback(container_of(node, struct login_process,
+					      node), context);
+		}
+	}
+}
+
 void login_process_set_protocol(struct session_leases *leases,
 				struct login_process *process,
 				const char *protocol)

@@ -55,6 +55,13 @@ void session_leases_set_untold_callback(
 	leases->untold = untold;
 }
 
+void session_leases_set_lives_callback(
+	struct session_leases *leases,
+	bool (*lives)(const struct login_process *process, void *context))
+{
+	leases->lives = lives;
+}
+
 /* Into the user's list, counted by state */
 static void
 lease_set_user(struct session_leases *leases, struct session_lease *lease,
@@ -297,14 +304,34 @@ session_plugin_init(struct session_leases *leases ATTR_UNUSED,
 	return plugin;
 }
 
+/* Its sessions are due. */
+static void plugin_is_over(struct session_leases *leases,
+			   struct session_plugin *plugin, uint64_t now_msecs)
+{
+	plugin->over = TRUE;
+	plugin->deadline = I_MAX(now_msecs, 1);
+	if (leases->lost_head != NULL) {
+		plugin->deadline = I_MIN(plugin->deadline,
+					 leases->lost_head->deadline);
+	}
+	DLLIST2_PREPEND_FULL(&leases->lost_head, &leases->lost_tail, plugin,
+			     deadline_prev, deadline_next);
+}
+
 void session_plugin_lost(struct session_leases *leases,
 			 struct session_plugin **_plugin, uint64_t now_msecs)
 {
 	struct session_plugin *plugin = *_plugin;
 
 	*_plugin = NULL;
+	if (plugin->process->announced == plugin)
+		plugin->process->announced = NULL;
 	if (plugin->leases == NULL) {
 		plugin_free(leases, plugin);
+		return;
+	}
+	if (plugin->process->announced != NULL) {
+		plugin_is_over(leases, plugin, now_msecs);
 		return;
 	}
 	plugin->deadline = now_msecs + SESSION_LEASE_ORPHAN_MSECS;
@@ -314,19 +341,18 @@ void session_plugin_lost(struct session_leases *leases,
 }
 
 void session_leases_announced(struct session_leases *leases,
-			      struct login_process *process,
+			      const struct session_plugin *announced,
 			      uint64_t now_msecs)
 {
+	struct login_process *process = announced->process;
 	struct session_plugin *plugin;
 
+	process->announced = announced;
 	while ((plugin = process->lost) != NULL) {
 		DLLIST_REMOVE(&process->lost, plugin);
 		DLLIST2_REMOVE_FULL(&leases->lost_head, &leases->lost_tail,
 				    plugin, deadline_prev, deadline_next);
-		plugin->over = TRUE;
-		plugin->deadline = I_MIN(plugin->deadline, now_msecs);
-		DLLIST2_PREPEND_FULL(&leases->lost_head, &leases->lost_tail,
-				     plugin, deadline_prev, deadline_next);
+		plugin_is_over(leases, plugin, now_msecs);
 	}
 }
 
@@ -359,6 +385,24 @@ lease_untold(struct session_leases *leases, const struct session_lease *lease)
 		leases->untold(lease, leases->context);
 }
 
+/* The time of connections that were lost is over, but their processes may be
+   stopped: whoever isn't connects again (director-link.c). */
+static void
+leases_keep_living(struct session_leases *leases, uint64_t now_msecs)
+{
+	struct session_plugin *plugin;
+
+	while ((plugin = leases->lost_head) != NULL && !plugin->over &&
+	       plugin->deadline <= now_msecs && leases->lives != NULL &&
+	       leases->lives(plugin->process, leases->context)) {
+		DLLIST2_REMOVE_FULL(&leases->lost_head, &leases->lost_tail,
+				    plugin, deadline_prev, deadline_next);
+		plugin->deadline = now_msecs + SESSION_LEASE_ORPHAN_MSECS;
+		DLLIST2_APPEND_FULL(&leases->lost_head, &leases->lost_tail,
+				    plugin, deadline_prev, deadline_next);
+	}
+}
+
 /* NULL if none is due. */
 static struct session_lease *
 leases_due(struct session_leases *leases, uint64_t now_msecs)
@@ -378,6 +422,7 @@ bool session_leases_expire(struct session_leases *leases, uint64_t now_msecs,
 	struct session_lease *lease;
 
 	for (; max > 0; max--) {
+		leases_keep_living(leases, now_msecs);
 		lease = leases_due(leases, now_msecs);
 		if (lease == NULL)
 			return FALSE;

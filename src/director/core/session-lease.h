@@ -76,6 +76,9 @@ struct login_process {
 	/* Connections of its plugin that are lost, with sessions that wait to
 	   be announced again */
 	struct session_plugin *lost;
+	/* The connection that has announced all that there is; NULL if none has,
+	   or it is lost. What only others have told of is over. */
+	const struct session_plugin *announced;
 };
 
 /* A connection of a login plugin. Once it is lost it exists only as long as it
@@ -186,12 +189,22 @@ void session_leases_deinit(struct session_leases **leases);
 void session_leases_set_untold_callback(
 	struct session_leases *leases,
 	void (*untold)(const struct session_lease *lease, void *context));
+/* Asks whether the process of a lost connection is still there: then its
+   sessions are not forgotten. With the context of "changed". */
+void session_leases_set_lives_callback(
+	struct session_leases *leases,
+	bool (*lives)(const struct login_process *process, void *context));
 
 /* Finds or adds the process. */
 struct login_process *
 login_process_ref(struct session_leases *leases, pid_t pid);
 void login_process_unref(struct session_leases *leases,
 			 struct login_process **process);
+/* Must not change them. */
+void login_processes_foreach(struct session_leases *leases,
+			     void (*callback)(const struct login_process
+					      *process, void *context),
+			     void *context);
 /* Does nothing if it is known already. */
 void login_process_set_protocol(struct session_leases *leases,
 				struct login_process *process,
@@ -258,9 +271,10 @@ session_plugin_init(struct session_leases *leases,
    again. Constant time, as the next one. */
 void session_plugin_lost(struct session_leases *leases,
 			 struct session_plugin **plugin, uint64_t now_msecs);
-/* The process has announced all that it has: orphans of it are due now. */
+/* The process has announced all that it has to this connection: orphans of it
+   are due now, and what other connections have told of when they are lost. */
 void session_leases_announced(struct session_leases *leases,
-			      struct login_process *process,
+			      const struct session_plugin *plugin,
 			      uint64_t now_msecs);
 
 /* Forgets up to max leases whose deadline has passed. Returns TRUE if there are

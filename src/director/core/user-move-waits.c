@@ -39,6 +39,8 @@ waits_here(struct director *director, const struct user_move *move,
 	}
 	if (now->msecs < move->hold_msecs)
 		return "the old backend gets its time to finish";
+	if (!director_processes_all_told(director))
+		return director_processes_reason(director);
 	return "login processes have to tell this director of their sessions";
 }
 

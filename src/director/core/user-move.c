@@ -386,7 +386,7 @@ move_look(struct user_moves *moves, struct user_move *move,
 		return;
 	}
 	if (!move->done && now->msecs >= move_held_until(moves, move) &&
-	    now->msecs >= director->started_msecs + DIRECTOR_START_GRACE_MSECS)
+	    director_start_is_over(director, now))
 		move->done = !director_has_sessions(director, move->tag,
 						    move->hash,
 						    move_spared(move));
