@@ -150,28 +150,39 @@ static int cmd_start(struct registry_connection *rc, const char *const *args)
 	return 1;
 }
 
-/* Returns the lease if this connection told of it. */
-static struct session_lease *
-registry_lease(struct registry_connection *rc, const char *token_str)
+/* Returns 1 and the lease if this connection told of it, 0 if a newer one did,
+   -1 if none. */
+static int
+registry_lease(struct registry_connection *rc, const char *token_str,
+	       struct session_lease **lease_r)
 {
 	struct session_lease *lease;
 	struct session_token token;
 
 	if (session_token_parse(token_str, &token) < 0)
-		return NULL;
+		return -1;
 	lease = session_lease_lookup(director_leases(director_daemon.core),
 				     &token);
-	return lease == NULL || lease->plugin != rc->plugin ? NULL : lease;
+	*lease_r = lease;
+	if (lease == NULL)
+		return -1;
+	if (lease->plugin == rc->plugin)
+		return 1;
+	return session_lease_is_told_newer(lease, rc->plugin) ? 0 : -1;
 }
 
 static int cmd_up(struct registry_connection *rc, const char *const *args)
 {
-	struct session_lease *lease = registry_lease(rc, args[0]);
 	struct director_time now = director_daemon_now();
+	struct session_lease *lease;
 	struct ip_addr ip;
+	int ret;
 
-	if (lease == NULL)
+	ret = registry_lease(rc, args[0], &lease);
+	if (ret < 0)
 		return registry_error(rc, "UP", "session wasn't started here");
+	if (ret == 0)
+		return 1;
 	if (args[1] != NULL && net_addr2ip(args[1], &ip) < 0)
 		return registry_error(rc, "UP", "invalid backend IP");
 	director_session_up(director_daemon.core, lease,
@@ -181,12 +192,15 @@ static int cmd_up(struct registry_connection *rc, const char *const *args)
 
 static int cmd_end(struct registry_connection *rc, const char *const *args)
 {
-	struct session_lease *lease = registry_lease(rc, args[0]);
 	struct director_time now = director_daemon_now();
+	struct session_lease *lease;
+	int ret;
 
-	if (lease == NULL)
+	ret = registry_lease(rc, args[0], &lease);
+	if (ret < 0)
 		return registry_error(rc, "END", "session wasn't started here");
-	director_session_end(director_daemon.core, &lease, &now);
+	if (ret > 0)
+		director_session_end(director_daemon.core, &lease, &now);
 	return 1;
 }
 

@@ -240,6 +240,58 @@ static void test_connection_lost_late(void **state ATTR_UNUSED)
 	session_plugin_lost(leases, &next, now.msecs);
 }
 
+/* What an older connection said is read after what the newer one says. */
+static void test_told_newer(void **state ATTR_UNUSED)
+{
+	struct session_leases *leases = director_leases(director);
+	struct session_plugin *plugin = plugin_of(PID), *newer = plugin_of(PID);
+	struct session_lease *lease = session(newer);
+
+	director_sessions_announced(director, newer, &now);
+	assert_ptr_equal(session(plugin), lease);
+	assert_ptr_equal(lease->plugin, newer);
+	session_plugin_lost(leases, &plugin, now.msecs);
+	test_pass(10 * SESSION_LEASE_ORPHAN_MSECS);
+	assert_int_equal(session_leases_total(leases), 1);
+	session_plugin_lost(leases, &newer, now.msecs);
+	test_pass(SESSION_LEASE_ORPHAN_MSECS);
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
+static unsigned int kicked;
+
+static bool
+test_kick_session(void *context ATTR_UNUSED, struct session_plugin *plugin,
+		  const struct session_token *token,
+		  const char *reason ATTR_UNUSED)
+{
+	assert_int_equal(plugin->process->pid, PID);
+	assert_int_equal(token->instance, 99);
+	kicked++;
+	return TRUE;
+}
+
+/* The login process has left the connection that is told of the kick. */
+static void test_kicked_before_it_is_told(void **state ATTR_UNUSED)
+{
+	struct director_vfuncs vfuncs = test_vfuncs;
+	struct session_plugin *plugin, *newer;
+	struct session_lease *lease;
+
+	director_deinit(&director);
+	vfuncs.sessions.kick = test_kick_session;
+	director = director_init(&test_set, &vfuncs, &now, &now);
+	kicked = 0;
+	plugin = plugin_of(PID);
+	newer = plugin_of(PID);
+	lease = session(plugin);
+	lease->ending = TRUE;
+	assert_ptr_equal(session(newer), lease);
+	assert_int_equal(kicked, 1);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	session_plugin_lost(director_leases(director), &newer, now.msecs);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +303,8 @@ int main(void)
 		director_test(test_recorded),
 		director_test(test_connection_lost),
 		director_test(test_connection_lost_late),
+		director_test(test_told_newer),
+		director_test(test_kicked_before_it_is_told),
 	};
 
 	return run_test_cases(tests);

@@ -194,7 +194,7 @@ static void test_pending(void **state ATTR_UNUSED)
 	(void)kick(NULL, "*", FALSE);
 	assert_ended("");
 	/* a session that had begun when it was kicked, and isn't told before */
-	kick_reason = "kicked while it started";
+	kick_reason = "kicked before it was told";
 	assert_non_null(director_session_start(director, plugin,
 		&jane->lookup.token, jane->lookup.hash, ip_of(jane->ip),
 		now.clock, &now, &error));

@@ -302,6 +302,8 @@ director_session_start(struct director *director,
 						   lease->user->hash);
 			return NULL;
 		}
+		if (session_lease_is_told_newer(lease, plugin))
+			return lease;
 		/* it counts where it is, whatever was answered */
 		if (!net_ip_compare(&lease->backend->ip, ip))
 			session_lease_redirect(director->leases, lease, ip);
@@ -310,9 +312,11 @@ director_session_start(struct director *director,
 					      backend->tag);
 		}
 		session_lease_start(director->leases, lease, plugin);
+		/* it was an answer then, or told by a connection that may have
+		   been lost already */
 		if (lease->ending && director->v.sessions.kick != NULL) {
 			(void)director->v.sessions.kick(director->context,
-				plugin, token, "kicked while it started");
+				plugin, token, "kicked before it was told");
 		}
 	} else {
 		/* From an earlier director, or so late that it is forgotten:

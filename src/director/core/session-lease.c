@@ -225,9 +225,6 @@ void session_lease_start(struct session_leases *leases,
 
 	lease_unlist(leases, lease);
 	lease_set_plugin(lease, plugin);
-	/* whatever was told to another connection */
-	if (lease->state != SESSION_LEASE_ISSUED)
-		lease->ending = FALSE;
 	if (lease->state == SESSION_LEASE_ISSUED)
 		lease_set_started(leases, lease);
 }
@@ -296,6 +293,7 @@ session_plugin_init(struct session_leases *leases ATTR_UNUSED,
 
 	plugin = i_new(struct session_plugin, 1);
 	plugin->process = process;
+	plugin->number = ++process->last_plugin;
 	process->refcount++;
 	process->plugin_seen = TRUE;
 	process->plugin_missing = FALSE;

@@ -76,6 +76,8 @@ struct login_process {
 	/* Connections of its plugin that are lost, with sessions that wait to
 	   be announced again */
 	struct session_plugin *lost;
+	/* Number of its newest connection */
+	unsigned int last_plugin;
 	/* The connection that has announced all that there is; NULL if none has,
 	   or it is lost. What only others have told of is over. */
 	const struct session_plugin *announced;
@@ -89,6 +91,8 @@ struct session_plugin {
 	struct session_plugin *deadline_prev, *deadline_next;
 
 	struct login_process *process;
+	/* The process' first one has 1. */
+	unsigned int number;
 	/* The sessions that it told of */
 	struct session_lease *leases;
 	/* The adapter's; of no use once it is lost */
@@ -236,6 +240,16 @@ void session_lease_start(struct session_leases *leases,
 static inline bool session_lease_is_told(const struct session_lease *lease)
 {
 	return lease->plugin != NULL && lease->plugin->deadline == 0;
+}
+/* It is told by a connection that is newer than this one of its process: what
+   this one says of it was said before, and is read only now. */
+static inline bool
+session_lease_is_told_newer(const struct session_lease *lease,
+			    const struct session_plugin *plugin)
+{
+	return session_lease_is_told(lease) &&
+		lease->process == plugin->process &&
+		lease->plugin->number > plugin->number;
 }
 void session_lease_up(struct session_lease *lease);
 /* The session is to another backend than the answer said. */
