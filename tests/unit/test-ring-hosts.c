@@ -75,12 +75,43 @@ static void test_host_removed(void **state ATTR_UNUSED)
 	assert_int_equal(test_vhosts("10.1.0.1"), 50);
 }
 
+/* Users that we told of may come to somebody after the flush. */
+static void test_host_flushed(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	const char *ip;
+
+	ring_of(3, &left, &right);
+	ip = t_strdup(where("jane"));
+	ring_end();
+	assert_said(left, "USER|");
+	in(left, "HOST-FLUSH|10.0.0.1|9090|1|%s", ip);
+	assert_false(test_user_exists("jane"));
+	assert_said(left, "HOST-FLUSH|10.0.0.2|9090|");
+	assert_said(right, "HOST-FLUSH|10.0.0.2|9090|");
+	forget_sent();
+	/* the others do the same */
+	in(right, "HOST-FLUSH|10.0.0.3|9090|1|%s", ip);
+	assert_said(left, "HOST-FLUSH|10.0.0.3|9090|1|");
+	assert_not_said(left, "HOST-FLUSH|10.0.0.2|");
+	ring_syncs(left, right);
+
+	/* none is on its way any more */
+	assert_string_equal(where("jane"), ip);
+	ring_end();
+	test_set_time(now.msecs + 10000);
+	forget_sent();
+	in(left, "HOST-FLUSH|10.0.0.1|9090|2|%s", ip);
+	assert_not_said(right, "HOST-FLUSH|10.0.0.2|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_host_changed),
 		ring_test(test_host_changed_next),
 		ring_test(test_host_removed),
+		ring_test(test_host_flushed),
 	};
 
 	return run_test_cases(tests);

@@ -27,6 +27,9 @@ struct backend {
 	/* When up/down changed last, seconds since 1970 by the machine's clock
 	   (of the director where it was done); 0 = never */
 	time_t last_updown_change;
+	/* Monotonic msecs, when the ring was told of a user of it last; 0 =
+	   never since it was flushed */
+	uint64_t told_msecs;
 	/* Which slot users who are assigned from now on get. */
 	uint16_t slot;
 };

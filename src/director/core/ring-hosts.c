@@ -160,8 +160,7 @@ void ring_host_removed(struct ring *ring, const struct ip_addr *ip,
 	ring_changed(ring, now);
 }
 
-void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
-		       const struct director_time *now)
+static void host_flush_tell(struct ring *ring, const struct ip_addr *ip)
 {
 	struct ring_message msg = {
 		.type = RING_HOST_FLUSH,
@@ -170,6 +169,17 @@ void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
 
 	ring_originate(ring, &msg);
 	ring_broadcast(ring, NULL, &msg);
+}
+
+void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
+		       const struct director_time *now)
+{
+	struct backend *backend =
+		backend_lookup(ring->director->backends, ip);
+
+	if (backend != NULL)
+		backend->told_msecs = 0;
+	host_flush_tell(ring, ip);
 	ring_changed(ring, now);
 }
 
@@ -429,6 +439,12 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 	if (backend == NULL)
 		return;
 	ring_broadcast(ring, peer->member, msg);
+	/* Users of it that we told of may meet the flush on the way, and come
+	   after it: whoever takes them has to forget them, too. */
+	if (backend->told_msecs != 0 &&
+	    now->msecs < backend->told_msecs + RING_CROSSING_MSECS)
+		host_flush_tell(ring, &backend->ip);
+	backend->told_msecs = 0;
 	director_host_forget_users(director, backend,
 				   ring_peer_name(director, peer));
 	ring_changed(ring, now);

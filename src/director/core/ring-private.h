@@ -16,6 +16,8 @@
 #define RING_PING_INTERVAL_MSECS 15000
 #define RING_PING_UNSYNCED_INTERVAL_MSECS 1000
 #define RING_SYNC_RESEND_MSECS 5000
+/* So long a message may be on its way */
+#define RING_CROSSING_MSECS 10000
 /* A removed director or backend is remembered so long, so that nobody who was
    apart brings it back. */
 #define RING_REMOVED_PURGE_MSECS (24*60*60*1000)

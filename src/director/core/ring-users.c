@@ -53,8 +53,12 @@ static void
 user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	  const struct director_time *now)
 {
+	struct director *director = ring->director;
 	struct ring_message msg;
 
+	backend_by_slot(director->backends,
+			user_table_slot(director->users, idx))->told_msecs =
+		I_MAX(now->msecs, 1);
 	user_message(ring, idx, &msg);
 	ring_broadcast_user(ring, except, &msg, msg.timestamp, now);
 }
