@@ -268,6 +268,7 @@ director_host_remove(struct director *director, const struct ip_addr *ip,
 	backend_remove(director->backends, &backend);
 	director_host_is_removed(director, &ip_copy, keep_sessions, by);
 	record_host_gone(director, &ip_copy, DIRECTOR_RECORD_HOST_REMOVE);
+	user_moves_backend_removed(director->moves, &ip_copy, now);
 	director_backends_changed(director);
 	ring_host_removed(director->ring, &ip_copy, changed, now);
 	return DIRECTOR_HOST_OK;
@@ -406,9 +407,11 @@ void director_host_forget(struct director *director, struct backend *backend)
 }
 
 void director_host_drop(struct director *director, struct backend *backend,
-			bool keep, const char *by)
+			bool keep, const char *by,
+			const struct director_time *now)
 {
 	const char *prefix = t_strconcat(by, ": ", NULL);
+	const struct ip_addr ip = backend->ip;
 
 	DIRECTOR_LOG(director, LOG_TYPE_INFO, t_strdup_printf(
 		"%sHost %s removed (%u users)", prefix,
@@ -417,6 +420,7 @@ void director_host_drop(struct director *director, struct backend *backend,
 	log_removed_sessions(director, &backend->ip, keep, prefix);
 	director_host_is_removed(director, &backend->ip, keep, by);
 	director_host_forget(director, backend);
+	user_moves_backend_removed(director->moves, &ip, now);
 }
 
 void director_host_forget_users(struct director *director,

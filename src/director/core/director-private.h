@@ -262,7 +262,8 @@ director_host_take(struct director *director, const struct ring_message *msg,
 /* Removes it with its users, because the ring says so; its sessions are ended,
    unless keep. */
 void director_host_drop(struct director *director, struct backend *backend,
-			bool keep, const char *by);
+			bool keep, const char *by,
+			const struct director_time *now);
 void director_host_forget_users(struct director *director,
 				struct backend *backend, const char *by);
 /* Removes it silently: another ring's list takes its place. */

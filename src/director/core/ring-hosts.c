@@ -418,7 +418,7 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 	ring_broadcast(ring, peer->member, msg);
 	if (backend != NULL) {
 		director_host_drop(director, backend, msg->flag,
-				   ring_peer_name(director, peer));
+				   ring_peer_name(director, peer), now);
 		ring_changed(ring, now);
 	} else {
 		director_host_is_removed(director, &msg->ip, msg->flag,

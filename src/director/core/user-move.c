@@ -235,6 +235,33 @@ void user_move_retarget(struct user_moves *moves, struct user_move *move,
 		t_strconcat(move_reason(move), " instead", NULL), now);
 }
 
+void user_moves_backend_removed(struct user_moves *moves,
+				const struct ip_addr *ip,
+				const struct director_time *now)
+{
+	unsigned int i, count = priorityq_count(moves->queue);
+	struct user_move **list = i_new(struct user_move *, count + 1);
+	struct priorityq_item *const *items = priorityq_items(moves->queue);
+	struct backend *backend;
+
+	/* their order changes meanwhile */
+	for (i = 0; i < count; i++)
+		list[i] = container_of(items[i], struct user_move, item);
+	for (i = 0; i < count; i++) {
+		if (list[i]->delaying || list[i]->nowhere ||
+		    !net_ip_compare(&list[i]->target, ip))
+			continue;
+		backend = backend_by_hash(moves->director->backends,
+					  list[i]->tag, list[i]->hash);
+		/* else it ends when it is looked at */
+		if (backend != NULL) {
+			user_move_retarget(moves, list[i], &backend->ip, FALSE,
+					   now);
+		}
+	}
+	i_free(list);
+}
+
 /* -- Begins -- */
 
 static uint64_t
