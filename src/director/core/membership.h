@@ -105,9 +105,12 @@ struct ring_member {
 	unsigned int refused_backoff_msecs;
 	/* When its DIRECTOR was passed on last; 0 = never */
 	uint64_t passed_on_msecs;
-	/* When we lost our connection with it; 0: it is back, or was none of
-	   our neighbours */
+	/* When we lost our connection with it; 0: it is in the ring again, or
+	   was none of our neighbours. Which process that was; it has connected
+	   since */
 	uint64_t lost_msecs;
+	uint64_t lost_instance;
+	bool lost_connected;
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;

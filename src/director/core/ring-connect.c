@@ -488,7 +488,8 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 		director_users_replaced(ring->director);
 	}
 	ring_member_works(peer->member);
-	peer->member->lost_msecs = 0;
+	/* (Its SYNC shows that it is in the ring.) */
+	peer->member->lost_connected = TRUE;
 	if (peer->incoming)
 		done_incoming(ring, peer, now);
 	else

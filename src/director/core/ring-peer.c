@@ -360,7 +360,7 @@ void ring_peer_closed(struct director *director, struct ring_peer *peer,
 		if (peer->member != NULL && !neighbour && !peer->incoming)
 			peer_broke(peer, now);
 		if (neighbour)
-			peer->member->lost_msecs = now->msecs;
+			ring_member_lost(peer->member, now);
 		ring_peer_end(ring, peer, NULL);
 	}
 	peer_free(ring, peer);

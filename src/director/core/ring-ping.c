@@ -113,7 +113,7 @@ ping_dead(struct ring *ring, struct ring_peer *peer, const char *reason,
 		 peer->member->name, reason);
 	ring_member_network_failed(peer->member, now->msecs, now->clock);
 	if (peer == ring->left || peer == ring->right)
-		peer->member->lost_msecs = now->msecs;
+		ring_member_lost(peer->member, now);
 	ring_peer_end(ring, peer, reason);
 }
 

@@ -410,6 +410,15 @@ ring_change_after(const struct director_time *now, uint64_t changed)
 	return I_MAX((uint64_t)now->clock * 1000, changed + 1);
 }
 
+/* It was our neighbour. */
+static inline void
+ring_member_lost(struct ring_member *member, const struct director_time *now)
+{
+	member->lost_msecs = now->msecs;
+	member->lost_instance = member->instance;
+	member->lost_connected = FALSE;
+}
+
 /* Do we know what a ring knows? */
 static inline bool ring_knows(const struct ring *ring)
 {

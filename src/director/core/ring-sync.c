@@ -290,6 +290,10 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		break;
 	}
 	origin->sync_msecs = now->msecs;
+	/* Was it sent after we had lost it, then waves pass it again. */
+	if (peer == ring->left && (origin->lost_connected ||
+				   msg->instance > origin->lost_instance))
+		origin->lost_msecs = 0;
 	if (!check_hosts(ring, origin, msg, now))
 		return;
 	if (ring->right == NULL || peer != ring->left) {
