@@ -491,6 +491,10 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 			return;
 		}
 	}
+	if (move->waves_count > 0 && waves_named(move) == 0) {
+		/* it was only handed to us, which doesn't tell where to */
+		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
+	}
 	wave = user_move_heard(move, &msg->director, msg->wave, now);
 	if (wave == NULL)
 		return;
