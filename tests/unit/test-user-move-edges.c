@@ -272,6 +272,124 @@ static void test_conflict_with_answer(void **state ATTR_UNUSED)
 	}
 }
 
+/* The ring that we join has somebody elsewhere than his session here. */
+static void test_session_elsewhere(void **state ATTR_UNUSED)
+{
+	const struct session_token token = { 1, 1 };
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+	const char *error;
+
+	kicks = str_new(test_pool, 128);
+	test_set.user_kick_delay_msecs = KICK_DELAY;
+	ring_vfuncs.kick = test_kick;
+	ring_start(2, 3);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	right = right_joins("10.0.0.3", 10);
+	lease = director_session_start(director, plugin, &token,
+				       test_hash("jane"),
+				       ip_of(elsewhere("jane")),
+				       now.clock, &now, &error);
+	assert_non_null(lease);
+	assert_int_equal(str_len(kicks), 0);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
+			  t_strdup_printf("U|%u|%s|%u", test_hash("jane"),
+					  hashed("jane"), TEST_WALL));
+	ring_syncs(left, right);
+	assert_string_equal(str_c(kicks), t_strdup_printf(
+		"%u %s session on %s although assigned to %s\n",
+		test_hash("jane"), hashed("jane"), elsewhere("jane"),
+		hashed("jane")));
+	lookup = test_lookup("jane");
+	pass(5000);
+	assert_int_equal(lookup->state, 0);
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY + 500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, hashed("jane"));
+}
+
+/* His sessions on the old backend have to end all the same. */
+static void test_target_removed(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+	const char *home, *old;
+
+	left = right = NULL;
+	begin(1);
+	home = t_strdup(hashed("jane"));
+	old = t_strdup(elsewhere("jane"));
+	assert_int_equal(move("jane", old), DIRECTOR_HOST_OK);
+	pass(5000);
+	lease = session("jane");
+	assert_string_equal(net_ip2addr(&lease->backend->ip), old);
+	assert_int_equal(test_host_set("10.1.0.3", "", 100), DIRECTOR_HOST_OK);
+	assert_int_equal(move("jane", "10.1.0.3"), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	assert_int_equal(test_host_remove("10.1.0.3"), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_set("10.1.0.3", "", 100), DIRECTOR_HOST_OK);
+	pass(5000);
+	assert_int_equal(lookup->state, 0);
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY - 250);
+	assert_int_equal(lookup->state, 0);
+	pass(500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, home);
+}
+
+/* The wave of one who was handed to us, before we are told of the move: it says
+   that there is no backend for him. */
+static void test_handed_killed_nowhere(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	const char *ip, *killed;
+
+	begin(4);
+	lease = session("jane");
+	ip = t_strdup(net_ip2addr(&lease->backend->ip));
+	killed = t_strdup_printf("USER-KILLED|%u|%s|10.0.0.1|9090|5|1",
+				 test_hash("jane"), ip);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left = left_joins("10.0.0.4", 444, TRUE, t_strdup_printf(
+		"U|%u|%s|%u|m", test_hash("jane"), ip, TEST_WALL));
+	ring_syncs(left, right);
+	str_truncate(kicks, 0);
+	in(left, "%s", killed);
+	assert_non_null(strstr(str_c(kicks), " - flushed from all backends"));
+	/* also the grace of who was lost is over */
+	pass(20000);
+	assert_not_said(right, "USER-KILLED");
+	in(left, "%s", killed);
+	director_session_end(director, &lease, &now);
+	pass(KICK_DELAY + 500);
+	assert_said(right, killed);
+}
+
+/* Who is connected isn't in the ring yet, and isn't asked by a wave. */
+static void test_back_but_not_in_the_ring(void **state ATTR_UNUSED)
+{
+	struct test_conn *farther;
+
+	begin(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	farther = left = left_joins("10.0.0.4", 444, TRUE, NULL);
+	ring_syncs(left, right);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT + 1, TRUE, NULL);
+	in(farther, "QUIT|CONNECT requested");
+	pass(2000);
+	assert_not_said(right, "USER-KILLED");
+	in(left, "SYNC|10.0.0.1|9090|1|10|%u|%u|%u", TEST_WALL,
+	   backends_hash(director_backends(director)), TEST_INSTANCE_LEFT + 1);
+	pass(250);
+	assert_said(right, "USER-KILLED");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +403,10 @@ int main(void)
 		move_test(test_lost_and_named),
 		move_test(test_end_not_heard),
 		move_test(test_conflict_with_answer),
+		move_test(test_session_elsewhere),
+		move_test(test_target_removed),
+		move_test(test_handed_killed_nowhere),
+		move_test(test_back_but_not_in_the_ring),
 	};
 
 	return run_test_cases(tests);

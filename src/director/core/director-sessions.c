@@ -127,7 +127,8 @@ director_kick_sessions(struct director *director, const char *tag,
 	return count;
 }
 
-/* The lease belongs to a user; make the table say so. */
+/* The lease belongs to a user; make the table say so. He is kicked if he is
+   somewhere else. */
 static void
 director_session_adopt(struct director *director,
 		       const struct session_lease *lease,
@@ -216,23 +217,22 @@ void director_users_replaced(struct director *director)
 	director->adopt_pos = 0;
 }
 
+/* The ring may have him elsewhere. */
 static void adopt_user(const struct session_user *user, void *context)
 {
 	struct director *director = context;
-	const struct director_time *now = &director->session_now;
-	struct backend *backend;
-	user_idx_t idx;
+	const struct session_lease *lease;
+	struct backend *backend, *last = NULL;
 
-	backend = user_session_backend(director, user, user->tag);
-	if (backend == NULL ||
-	    director_user_find(director, backend->tag, user->hash, now) !=
-	    USER_IDX_NONE)
-		return;
-	idx = director_user_add(director, backend->tag, user->hash,
-				backend->slot, now->wall, now);
-	if (idx != USER_IDX_NONE) {
-		(void)director_record_user(director, idx);
-		ring_user_told(director->ring, idx, now);
+	for (lease = user->leases; lease != NULL; lease = lease->user_next) {
+		backend = lease->state == SESSION_LEASE_ISSUED ? NULL :
+			backend_lookup(director->backends, &lease->backend->ip);
+		/* one of each says it all */
+		if (backend != NULL && backend != last) {
+			director_session_adopt(director, lease, backend,
+					       &director->session_now);
+			last = backend;
+		}
 	}
 }
 
