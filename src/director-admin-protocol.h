@@ -46,8 +46,9 @@
    USER-MOVE <user>|<hash> <ip> ["user"] ["count"|"wait"]: a mask has * or ?.
    With "count" or "wait" OK has fields behind it, two for each director: its IP,
    and how many sessions it has told to end, or "?" if it didn't say so within
-   DIRECTOR_ADMIN_COUNT_MSECS, or can't (2.3). With "wait" the reply comes when
-   the move has ended. After DIRECTOR_ADMIN_MOVE_MSECS that hasn't it is
+   DIRECTOR_ADMIN_COUNT_MSECS (DIRECTOR_ADMIN_COUNT_DOWN_MSECS if it can't be
+   connected to), or can't (2.3). With "wait" the reply comes when the move has
+   ended. After DIRECTOR_ADMIN_MOVE_MSECS that hasn't it is
      WAITING TAB <what it waits for>
 
    SESSION-LIST [<user>|<hash>|<mask>]: the live proxied sessions of all
@@ -63,6 +64,7 @@
 /* So long the other directors have for telling how many sessions they ended, for
    an end of a move, and for some sessions of SESSION-LIST. */
 #define DIRECTOR_ADMIN_COUNT_MSECS 2000
+#define DIRECTOR_ADMIN_COUNT_DOWN_MSECS 200
 #define DIRECTOR_ADMIN_MOVE_MSECS (60*1000)
 #define DIRECTOR_ADMIN_PAGE_MSECS 5000
 

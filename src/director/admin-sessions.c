@@ -149,17 +149,38 @@ static const char *query_counts(const struct admin_query *query)
 	return str_c(str);
 }
 
-static bool query_is_answered(const struct admin_query *query)
+/* Nobody is there, as far as one can see from here. */
+static bool director_is_down(const struct ring_address *address)
+{
+	struct ring *ring = director_ring(director_daemon.core);
+	const struct ring_member *member =
+		ring_member_lookup(ring_get_members(ring), address);
+
+	return member != NULL && member->unreached_msecs != 0;
+}
+
+/* How long those who haven't answered yet have for it */
+static unsigned int query_patience_msecs(const struct admin_query *query)
 {
 	const struct query_member *member;
+	unsigned int msecs = 0;
 
 	array_foreach(&query->members, member) {
-		if (!member->answered &&
-		    (!query->only_own ||
-		     ring_address_cmp(&member->address, own_address()) == 0))
-			return FALSE;
+		if (member->answered ||
+		    (query->only_own &&
+		     ring_address_cmp(&member->address, own_address()) != 0))
+			continue;
+		if (!director_is_down(&member->address))
+			return DIRECTOR_ADMIN_COUNT_MSECS;
+		msecs = DIRECTOR_ADMIN_COUNT_DOWN_MSECS;
 	}
-	return TRUE;
+	return msecs;
+}
+
+static void query_wait(struct admin_query *query, unsigned int msecs)
+{
+	timeout_remove(&query->to);
+	query->to = timeout_add_short(msecs, query_look, query);
 }
 
 void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
@@ -167,6 +188,7 @@ void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
 {
 	struct admin_query *query = query_find(id);
 	struct query_member *member;
+	unsigned int msecs;
 
 	if (query == NULL)
 		return;
@@ -176,24 +198,16 @@ void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
 			member->count = count;
 		}
 	}
-	if (query_is_answered(query)) {
-		/* we are called by the core */
-		timeout_remove(&query->to);
-		query->to = timeout_add_short(0, query_look, query);
-	}
-}
-
-static void query_wait(struct admin_query *query, unsigned int msecs)
-{
-	timeout_remove(&query->to);
-	query->to = timeout_add_short(msecs, query_look, query);
+	msecs = query_patience_msecs(query);
+	/* (we are called by the core) */
+	if (msecs < DIRECTOR_ADMIN_COUNT_MSECS)
+		query_wait(query, msecs);
 }
 
 static void query_expect_counts(struct admin_query *query, uint32_t id)
 {
 	query->id = id;
-	query_wait(query, query_is_answered(query) ? 0 :
-		   DIRECTOR_ADMIN_COUNT_MSECS);
+	query_wait(query, query_patience_msecs(query));
 }
 
 /* -- Kicks -- */
@@ -346,8 +360,7 @@ move_begin(struct admin_connection *ac, uint32_t hash,
 	query->ip = *ip;
 	query->wait_end = wait_end;
 	query->deadline_msecs = now.msecs + DIRECTOR_ADMIN_MOVE_MSECS;
-	query_wait(query, query_is_answered(query) ? 0 :
-		   DIRECTOR_ADMIN_COUNT_MSECS);
+	query_wait(query, query_patience_msecs(query));
 }
 
 void admin_cmd_user_move(struct admin_connection *ac, const char *const *args)

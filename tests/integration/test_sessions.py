@@ -175,6 +175,28 @@ def test_director_that_does_not_answer(nodes, backends):
     assert rows(first, "sessions") == []
 
 
+def test_director_that_is_down(nodes, backends):
+    """It isn't waited for as long as for one that is slow."""
+    ring = Ring(nodes, 3)
+    ring.wait(3)
+    *left, third = ring.members
+    third.stop()
+    for member in left:
+        member.allow("127.0.1.3")
+    wait_for(lambda: ring.is_complete(left), "the ring to be whole again")
+
+    def kick_secs(member):
+        peer = admin(member)
+        begun = time.monotonic()
+        peer.send(b"USER-KICK\tjane\tcount\n")
+        assert peer.line() == \
+            b"OK\t127.0.1.1\t0\t127.0.1.2\t0\t127.0.1.3\t?"
+        return time.monotonic() - begun
+
+    for member in left:
+        wait_for(lambda: 0.2 <= kick_secs(member) < 1, "a quick kick")
+
+
 def test_many_sessions(nodes):
     """Pages from all, and no login that waits for a kick of all"""
     ring = Ring(nodes, 2)
