@@ -390,6 +390,21 @@ static void test_back_but_not_in_the_ring(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED");
 }
 
+/* Who leaves the ring because it can't reach somebody takes his sessions with
+   him. */
+static void test_leaves_the_ring(void **state ATTR_UNUSED)
+{
+	begin(4);
+	in(left, "QUIT|Can't reach 10.0.0.3:9090");
+	left = left_joins("10.0.0.4", 444, TRUE, NULL);
+	ring_syncs(left, right);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	pass(10000);
+	assert_not_said(right, "USER-KILLED");
+	pass(6000);
+	assert_said(right, "USER-KILLED");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -407,6 +422,7 @@ int main(void)
 		move_test(test_target_removed),
 		move_test(test_handed_killed_nowhere),
 		move_test(test_back_but_not_in_the_ring),
+		move_test(test_leaves_the_ring),
 	};
 
 	return run_test_cases(tests);

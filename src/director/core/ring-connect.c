@@ -334,7 +334,8 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 	}
 	peer->member = member;
 	if (peer->incoming && ring_is_outside(ring, now)) {
-		ring_peer_end(ring, peer, "Can't reach my right side");
+		ring_peer_end(ring, peer,
+			      RING_QUIT_UNREACHED"my right side");
 		return;
 	}
 	peer->me_received = TRUE;
@@ -536,7 +537,9 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 ring_peer_name(ring->director, peer), member->name);
 		peer->member->retry_msecs = now->msecs +
 			RING_RETRY_NETWORK_MSECS;
-		ring_peer_end(ring, peer, "Can't reach it");
+		if (peer == ring->left || peer == ring->right)
+			ring_member_lost(peer->member, now);
+		ring_peer_end(ring, peer, RING_QUIT_UNREACHED"it");
 		ring_go_outside(ring, member, now);
 		return;
 	}

@@ -78,8 +78,10 @@ void ring_go_outside(struct ring *ring, const struct ring_member *unreached,
 	ring->unreached = unreached->address;
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {
 		if (peer->incoming && peer->me_received) {
-			ring_peer_end(ring, peer, t_strdup_printf(
-				"Can't reach %s", unreached->name));
+			if (peer == ring->left)
+				ring_member_lost(peer->member, now);
+			ring_peer_end(ring, peer, t_strconcat(
+				RING_QUIT_UNREACHED, unreached->name, NULL));
 		}
 	}
 }

@@ -146,6 +146,8 @@ struct ring_peer_out {
 
 /* Why a director ends its connections when it stops */
 #define RING_QUIT_SHUTDOWN "Shutting down"
+/* What follows is whom. Who says so leaves the ring, with his sessions. */
+#define RING_QUIT_UNREACHED "Can't reach "
 
 #define RING_LOG(ring, type, ...) \
 	DIRECTOR_LOG((ring)->director, type, t_strdup_printf(__VA_ARGS__))

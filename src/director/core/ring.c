@@ -193,7 +193,8 @@ ring_handle_quit(struct ring *ring, struct ring_peer *peer,
 		 peer->member == NULL ? net_ip2addr(&peer->source_ip) :
 		 peer->member->name, str_sanitize(msg->text, 200));
 	if ((peer == ring->left || peer == ring->right) &&
-	    strcmp(msg->text, RING_QUIT_SHUTDOWN) == 0)
+	    (strcmp(msg->text, RING_QUIT_SHUTDOWN) == 0 ||
+	     str_begins_with(msg->text, RING_QUIT_UNREACHED)))
 		ring_member_lost(peer->member, now);
 	if (peer->member != NULL && peer->state != RING_PEER_DONE)
 		ring_member_refused(peer->member, FALSE, now->msecs,
