@@ -34,7 +34,7 @@ static struct test_lookup *moving(void)
 	test_director_init();
 	restore_host("10.0.0.1", "");
 	restore_host("10.0.0.2", "");
-	restore_user("jane", "10.0.0.1");
+	restore_user_at("jane", "10.0.0.1", now.wall - 20);
 	RESTORE(PROCESS, .pid = PID);
 	RESTORE(PROCESS, .pid = PID);
 	RESTORE(PROCESS, .pid = PID + 1);

@@ -90,6 +90,26 @@ static void test_unseen(void **state ATTR_UNUSED)
 }
 
 /* We began it: our wave goes to the right, and lets him in when it is back. */
+/* The same, by the director process that was there until now. */
+static void test_unseen_before(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	const char *target;
+
+	left = right = NULL;
+	begin(1);
+	target = elsewhere("jane");
+	restore_user_at("jane", hashed("jane"),
+			TEST_WALL + DIRECTOR_START_GRACE_MSECS / 1000);
+	assert_int_equal(move("jane", target), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	test_pass(USER_UNSEEN_SECS * 1000 - 1);
+	assert_int_equal(lookup->state, 0);
+	test_pass(1001);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, target);
+}
+
 static void test_begun_here(void **state ATTR_UNUSED)
 {
 	const char *target, *told, *wave, *killed;
@@ -390,6 +410,7 @@ int main(void)
 		move_test(test_alone),
 		move_test(test_pending),
 		move_test(test_unseen),
+		move_test(test_unseen_before),
 		move_test(test_begun_here),
 		move_test(test_begun_elsewhere),
 		move_test(test_orphan),

@@ -273,7 +273,9 @@ hold_until(struct director *director, user_idx_t idx,
 	uint64_t msecs = director->set.user_kick_delay_msecs;
 	uint64_t passed;
 
-	if ((flags & USER_FLAG_UNSEEN) != 0)
+	/* what the director process before us answered isn't known */
+	if ((flags & USER_FLAG_UNSEEN) != 0 || now->msecs <
+	    director->started_msecs + USER_UNSEEN_SECS * 1000)
 		msecs = I_MAX(msecs, USER_UNSEEN_SECS * 1000);
 	/* he was used at any time of that second */
 	passed = used >= now->wall ? 0 : (now->wall - used - 1) * 1000ULL;
