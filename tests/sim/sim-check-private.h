@@ -9,6 +9,9 @@
    forgotten, not all agree yet; and sim_round_time(). */
 #define CHECK_GRACE SIM_SECS(5)
 
+/* With a longer round trip nobody can be connected to in the 3 s that are given
+   for connect() and for the greetings. */
+#define CHECK_CONNECT_MAX SIM_MSECS(1500)
 /* Who hangs for so long is given up by the others. */
 #define CHECK_GIVE_UP SIM_SECS(3)
 
@@ -27,6 +30,10 @@ struct check_hold {
 	bool lmtp;
 	/* Nobody can know of it. */
 	bool unseen;
+	/* Its login process is stopped: it can't be kicked. */
+	bool stopped;
+	/* When it went on */
+	uint64_t continued;
 	/* He is, or was, on another backend too, with an excuse. */
 	bool divergent;
 	/* He was let in where his session is, which others don't know: it is

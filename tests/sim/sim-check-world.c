@@ -18,7 +18,8 @@ static bool
 check_linked(const struct sim *sim, unsigned int i, unsigned int j)
 {
 	return !sim_net_is_cut(sim->net, i, j) &&
-		!sim_net_is_cut(sim->net, j, i);
+		!sim_net_is_cut(sim->net, j, i) &&
+		sim_net_round_trip(sim->net, i, j) < CHECK_CONNECT_MAX;
 }
 
 static void check_components(struct sim_check *check)

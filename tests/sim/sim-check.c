@@ -101,6 +101,22 @@ static bool check_crashed(struct sim_check *check,
 	return !check_is_known(check, hold, node);
 }
 
+/* It was let in while they were parted, and was not told of, or not kicked, when
+   they weren't any more: its director had died before, or its login process was
+   stopped. */
+static bool
+check_parted_before(struct sim_check *check, const struct check_hold *hold,
+		    unsigned int node)
+{
+	uint64_t parted = check_apart_time(check, SIM_EXCUSE_PARTITION,
+					   hold->node->idx, node);
+
+	if (parted < hold->since)
+		return FALSE;
+	return (hold->director_died != 0 && parted >= hold->director_died) ||
+		hold->stopped || check_recently(check, hold->continued);
+}
+
 static bool check_hung(struct sim_check *check, const struct check_hold *hold,
 		       unsigned int node)
 {
@@ -148,7 +164,8 @@ check_excuse(struct sim_check *check, const struct check_hold *hold,
 			return apart[i];
 	}
 	/* Until the halves are one ring, those of one half may be in two. */
-	if (check_recently(check, check->parted_time))
+	if (check_recently(check, check->parted_time) ||
+	    check_parted_before(check, hold, node))
 		return SIM_EXCUSE_PARTITION;
 	if (check_recently(check, check->revived_time))
 		return SIM_EXCUSE_HUNG;
@@ -288,6 +305,14 @@ void sim_check_told(struct check_hold *hold)
 void sim_check_unseen(struct check_hold *hold)
 {
 	hold->unseen = TRUE;
+}
+
+void sim_check_stopped(struct sim_check *check, struct check_hold *hold,
+		       bool stopped)
+{
+	hold->stopped = stopped;
+	if (!stopped)
+		hold->continued = check->sim->now;
 }
 
 void sim_check_forgotten(struct sim_check *check, const struct ip_addr *ip)

@@ -31,6 +31,9 @@ void sim_check_told(struct check_hold *hold);
 /* His director has started again, but the login process is stopped: it can't
    announce the session. */
 void sim_check_unseen(struct check_hold *hold);
+/* The login process is stopped, or goes on. */
+void sim_check_stopped(struct sim_check *check, struct check_hold *hold,
+		       bool stopped);
 void sim_check_waited(struct sim_check *check, const struct sim_node *node,
 		      uint64_t since, bool may_wait);
 /* An administrator made the directors forget a backend's users (NULL: of

@@ -177,6 +177,7 @@ static void nemesis_set_latency(struct sim *sim, unsigned int node,
 		sim_net_set_latency(sim->net, i, node, usecs != 0 ? usecs :
 				    sim->plan->latency[i][node]);
 	}
+	sim_check_world(sim->check);
 }
 
 static void nemesis_latency_back(struct sim *sim, void *arg,
@@ -265,8 +266,10 @@ static void nemesis_move(struct sim *sim, void *arg,
 	result = director_user_move(node->core, hash, &backend->ip, NEMESIS_BY,
 				    &now);
 	sim_trace(sim, node, "result: %u", result);
-	sim_check_moved(sim->check, SIM_LOGIN_USER(item->a),
-			SIM_LOGIN_TAG(item->a), &backend->ip);
+	if (result == DIRECTOR_HOST_OK) {
+		sim_check_moved(sim->check, SIM_LOGIN_USER(item->a),
+				SIM_LOGIN_TAG(item->a), &backend->ip);
+	}
 	nemesis_acts(sim, FALSE);
 	sim_node_called(node);
 }

@@ -375,6 +375,12 @@ bool sim_net_is_cut(const struct sim_net *net, unsigned int from,
 	return net->cuts[from][to] > 0;
 }
 
+uint64_t sim_net_round_trip(const struct sim_net *net, unsigned int i,
+			    unsigned int j)
+{
+	return net->latency[i][j] + net->latency[j][i];
+}
+
 void sim_net_set_latency(struct sim_net *net, unsigned int from,
 			 unsigned int to, uint64_t usecs)
 {

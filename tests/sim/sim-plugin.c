@@ -328,6 +328,18 @@ static void process_crash(struct sim_process *process)
 	}
 }
 
+static void process_set_stopped(struct sim_process *process, bool stopped)
+{
+	struct sim *sim = process->node->sim;
+	struct sim_session *session;
+
+	process->stopped = stopped;
+	array_foreach_elem(&sim->sessions, session) {
+		if (session->process == process && session->live)
+			sim_check_stopped(sim->check, session->hold, stopped);
+	}
+}
+
 static void process_continue(struct sim *sim, void *arg, uint64_t since)
 {
 	struct sim_process *process = arg;
@@ -337,7 +349,7 @@ static void process_continue(struct sim *sim, void *arg, uint64_t since)
 		return;
 	sim_trace(sim, process->node, "login process %u goes on",
 		  process->slot);
-	process->stopped = FALSE;
+	process_set_stopped(process, FALSE);
 	while (array_count(&process->pending) > 0) {
 		pending = *array_front(&process->pending);
 		array_pop_front(&process->pending);
@@ -360,7 +372,7 @@ void sim_process_trouble(struct sim *sim, const struct sim_plan_item *item)
 	case PLAN_PROCESS_STOP:
 		if (process->stopped)
 			break;
-		process->stopped = TRUE;
+		process_set_stopped(process, TRUE);
 		process->stopped_since = sim->now;
 		sim_after(sim, item->b, process_continue, process, sim->now);
 		break;

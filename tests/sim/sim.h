@@ -286,6 +286,9 @@ void sim_net_cut(struct sim_net *net, unsigned int from, unsigned int to);
 void sim_net_heal(struct sim_net *net, unsigned int from, unsigned int to);
 bool sim_net_is_cut(const struct sim_net *net, unsigned int from,
 		    unsigned int to);
+/* In microseconds, both ways */
+uint64_t sim_net_round_trip(const struct sim_net *net, unsigned int i,
+			    unsigned int j);
 void sim_net_set_latency(struct sim_net *net, unsigned int from,
 			 unsigned int to, uint64_t usecs);
 void sim_net_reset(struct sim_node *node, unsigned int nth);
