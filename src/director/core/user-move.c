@@ -271,15 +271,18 @@ hold_until(struct director *director, user_idx_t idx,
 	enum user_flags flags = user_table_flags(director->users, idx);
 	time_t used = user_table_timestamp(director->users, idx);
 	uint64_t msecs = director->set.user_kick_delay_msecs;
-	uint64_t passed;
+	uint64_t unseen_until =
+		director->started_msecs + USER_UNSEEN_SECS * 1000;
+	uint64_t passed, until;
 
-	/* what the director process before us answered isn't known */
-	if ((flags & USER_FLAG_UNSEEN) != 0 || now->msecs <
-	    director->started_msecs + USER_UNSEEN_SECS * 1000)
+	if ((flags & USER_FLAG_UNSEEN) != 0)
 		msecs = I_MAX(msecs, USER_UNSEEN_SECS * 1000);
 	/* he was used at any time of that second */
 	passed = used >= now->wall ? 0 : (now->wall - used - 1) * 1000ULL;
-	return passed >= msecs ? 0 : now->msecs + msecs - passed;
+	until = passed >= msecs ? 0 : now->msecs + msecs - passed;
+	/* what the director process before us answered isn't known */
+	return passed >= USER_UNSEEN_SECS * 1000 ||
+		now->msecs >= unseen_until ? until : I_MAX(until, unseen_until);
 }
 
 struct user_move *
