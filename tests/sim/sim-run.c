@@ -18,6 +18,8 @@
 #define SETTLED_TIME SIM_SECS(3)
 /* moves and lookups are over within this, */
 #define OVER_TIME SIM_SECS(60)
+/* (also the next moves of a flush, for which it may wait a moment) */
+#define OVER_STEADY SIM_SECS(1)
 /* and after this the ring is quiet for so long; */
 #define QUIET_BEFORE SIM_SECS(6)
 #define QUIET_TIME SIM_SECS(5)
@@ -232,6 +234,7 @@ static const char *run_goes_on(const struct sim *sim)
 static void run_end_sessions(struct sim *sim)
 {
 	uint64_t end = sim->now + OVER_TIME + 5 * sim_round_time(sim);
+	uint64_t last = sim->now;
 	bool goes_on = TRUE;
 
 	sim->ending = TRUE;
@@ -240,9 +243,11 @@ static void run_end_sessions(struct sim *sim)
 		T_BEGIN {
 			const char *what = run_goes_on(sim);
 
-			goes_on = what != NULL;
-			if (goes_on && sim->now >= end)
+			if (what != NULL)
+				last = sim->now;
+			if (what != NULL && sim->now >= end)
 				sim_fail(sim, "no end", "%s", what);
+			goes_on = sim->now < last + OVER_STEADY;
 		} T_END;
 		if (goes_on)
 			run_until(sim, sim->now + SETTLE_STEP);
