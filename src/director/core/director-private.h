@@ -75,7 +75,7 @@ struct director {
 	/* Login processes that were there before us and haven't told of their
 	   sessions; when they are looked for again; logged already; when the
 	   last one had told, or was gone */
-	ARRAY(pid_t) untold_pids;
+	ARRAY(pid_t) earlier_pids;
 	uint64_t processes_look_msecs;
 	bool processes_logged;
 	uint64_t processes_told_msecs;
@@ -162,7 +162,7 @@ void director_process_announced(struct director *director, pid_t pid,
 static inline bool
 director_processes_all_told(const struct director *director)
 {
-	return array_count(&director->untold_pids) == 0;
+	return array_count(&director->earlier_pids) == 0;
 }
 /* For whom is waited; on the data stack */
 const char *director_processes_reason(const struct director *director);

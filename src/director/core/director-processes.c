@@ -17,12 +17,12 @@
 
 void director_processes_init(struct director *director)
 {
-	i_array_init(&director->untold_pids, 4);
+	i_array_init(&director->earlier_pids, 4);
 }
 
 void director_processes_deinit(struct director *director)
 {
-	array_free(&director->untold_pids);
+	array_free(&director->earlier_pids);
 }
 
 static bool process_find(const struct director *director, pid_t pid,
@@ -31,7 +31,7 @@ static bool process_find(const struct director *director, pid_t pid,
 	const pid_t *pids;
 	unsigned int i, count;
 
-	pids = array_get(&director->untold_pids, &count);
+	pids = array_get(&director->earlier_pids, &count);
 	for (i = 0; i < count; i++) {
 		if (pids[i] == pid) {
 			*idx_r = i;
@@ -65,7 +65,7 @@ void director_process_restore(struct director *director, pid_t pid)
 
 	if (!process_find(director, pid, &idx) &&
 	    director_process_lives(director, pid, 0))
-		array_push_back(&director->untold_pids, &pid);
+		array_push_back(&director->earlier_pids, &pid);
 }
 
 bool director_session_process_lives(const struct login_process *process,
@@ -78,7 +78,7 @@ bool director_session_process_lives(const struct login_process *process,
 static void process_forget(struct director *director, unsigned int idx,
 			   const struct director_time *now)
 {
-	array_delete(&director->untold_pids, idx, 1);
+	array_delete(&director->earlier_pids, idx, 1);
 	director->processes_told_msecs = now->msecs;
 	if (director_processes_all_told(director)) {
 		if (director->processes_logged) {
@@ -106,7 +106,7 @@ static const char *processes_str(const struct director *director)
 	unsigned int i, count;
 	string_t *str = t_str_new(128);
 
-	pids = array_get(&director->untold_pids, &count);
+	pids = array_get(&director->earlier_pids, &count);
 	for (i = 0; i < I_MIN(count, PROCESSES_LOG_MAX); i++)
 		str_printfa(str, "%s%ld", i == 0 ? "" : ", ", (long)pids[i]);
 	if (count > PROCESSES_LOG_MAX)
@@ -131,8 +131,8 @@ void director_run_processes(struct director *director,
 	    now->msecs < director->processes_look_msecs)
 		return;
 	director->processes_look_msecs = now->msecs + PROCESSES_LOOK_MSECS;
-	for (i = array_count(&director->untold_pids); i > 0; i--) {
-		pid = array_idx(&director->untold_pids, i - 1);
+	for (i = array_count(&director->earlier_pids); i > 0; i--) {
+		pid = array_idx(&director->earlier_pids, i - 1);
 		if (!director_process_lives(director, *pid,
 				now->msecs - director->started_msecs))
 			process_forget(director, i - 1, now);
@@ -205,7 +205,7 @@ void director_processes_dump(const struct director *director,
 	};
 	pid_t pid;
 
-	array_foreach_elem(&director->untold_pids, pid)
+	array_foreach_elem(&director->earlier_pids, pid)
 		dump_process(pid, &dump);
 	login_processes_foreach(director->leases, dump_connected, &dump);
 }
