@@ -41,14 +41,19 @@ static bool process_find(const struct director *director, pid_t pid,
 	return FALSE;
 }
 
+static void process_record(pid_t pid, struct director_record *record_r)
+{
+	i_zero(record_r);
+	record_r->type = DIRECTOR_RECORD_PROCESS;
+	record_r->tag = "";
+	record_r->pid = pid;
+}
+
 void director_process_connected(struct director *director, pid_t pid)
 {
-	const struct director_record record = {
-		.type = DIRECTOR_RECORD_PROCESS,
-		.tag = "",
-		.pid = pid,
-	};
+	struct director_record record;
 
+	process_record(pid, &record);
 	director->v.record(director->context, &record);
 }
 
@@ -177,12 +182,9 @@ struct dump_processes {
 
 static void dump_process(pid_t pid, struct dump_processes *dump)
 {
-	const struct director_record record = {
-		.type = DIRECTOR_RECORD_PROCESS,
-		.tag = "",
-		.pid = pid,
-	};
+	struct director_record record;
 
+	process_record(pid, &record);
 	dump->callback(dump->context, &record);
 }
 
