@@ -107,7 +107,10 @@ static bool writer_user(user_idx_t idx, void *context)
 		.backend = place - 1,
 	};
 
-	if (place == 0)
+	/* (Who is being moved has his sessions where he was: the journal, or
+	   hashing, says where.) */
+	if (place == 0 ||
+	    (user_table_flags(users, idx) & USER_FLAG_MOVING) != 0)
 		return TRUE;
 	buffer_append(writer->buf, &record, sizeof(record));
 	writer->header.users_count++;

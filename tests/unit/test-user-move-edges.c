@@ -405,6 +405,52 @@ static void test_leaves_the_ring(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED");
 }
 
+static const char *dumped(const char *user)
+{
+	const struct director_record *record;
+	const char *ip = "none";
+	uint32_t pos = 0;
+
+	array_clear(&test_records);
+	while (director_dump(director, &pos, 100, &now, test_record, &now)) ;
+	array_foreach(&test_records, record) {
+		if (record->type == DIRECTOR_RECORD_USER &&
+		    record->hash == test_hash(user))
+			ip = net_ip2addr(&record->ip);
+	}
+	return ip;
+}
+
+/* A director that starts has to find him where his sessions are. */
+static void test_recorded(void **state ATTR_UNUSED)
+{
+	const char *user, *home, *away;
+
+	left = right = NULL;
+	begin(1);
+	/* from where hashing puts him, back, and to where he is */
+	for (unsigned int i = 0; i < 3; i++) {
+		user = i == 2 ? "jim" : "jane";
+		home = t_strdup(hashed(user));
+		away = t_strdup(elsewhere(user));
+		if (i == 2) {
+			assert_int_equal(move(user, away), DIRECTOR_HOST_OK);
+			pass(5000);
+		}
+		(void)where(user);
+		array_clear(&test_records);
+		assert_int_equal(move(user, i == 1 ? home : away),
+				 DIRECTOR_HOST_OK);
+		assert_int_equal(array_count(&test_records), 0);
+		assert_string_equal(dumped(user), i == 0 ? "none" : away);
+		array_clear(&test_records);
+		pass(5000);
+		assert_int_equal(director_users_moving(director), 0);
+		assert_int_equal(array_count(&test_records), 1);
+		assert_string_equal(dumped(user), i == 1 ? "none" : away);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +469,7 @@ int main(void)
 		move_test(test_handed_killed_nowhere),
 		move_test(test_back_but_not_in_the_ring),
 		move_test(test_leaves_the_ring),
+		move_test(test_recorded),
 	};
 
 	return run_test_cases(tests);

@@ -120,6 +120,31 @@ static void test_round_trip(void **state ATTR_UNUSED)
 	test_assert_not_logged();
 }
 
+/* He isn't at the new backend before his sessions have ended. */
+static void test_moving(void **state ATTR_UNUSED)
+{
+	const char *target;
+
+	test_configure("10.0.0.1 10.0.0.2");
+	(void)where("u0");
+	target = strcmp(hashed("u0"), "10.0.0.1") == 0 ? "10.0.0.2" :
+		"10.0.0.1";
+	assert_int_equal(director_user_move(director, test_hash("u0"),
+					    ip_of(target), "", &now),
+			 DIRECTOR_HOST_OK);
+	assert_int_equal(director_users_moving(director), 1);
+	for (unsigned int i = 1; i < USERS; i++)
+		(void)where(t_strdup_printf("u%u", i));
+	user_snapshot_write(director, dir_fd, GENERATION, test_event);
+	director_deinit(&director);
+	test_director_init();
+	test_configure("10.0.0.1 10.0.0.2");
+	assert_true(user_snapshot_read(director, dir_fd, GENERATION,
+				       test_event));
+	assert_int_equal(users_count(), USERS - 1);
+	assert_false(test_user_exists("u0"));
+}
+
 /* Another process has kept the journal since. */
 static void test_other_generation(void **state ATTR_UNUSED)
 {
@@ -155,6 +180,7 @@ int main(void)
 #define test(func) cmocka_unit_test_setup_teardown(func, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		test(test_round_trip),
+		test(test_moving),
 		test(test_other_generation),
 		test(test_no_generation),
 	};

@@ -50,10 +50,17 @@ bool director_user_record(struct director *director, user_idx_t idx,
 			  struct director_record *record_r)
 {
 	uint32_t hash = user_table_hash(director->users, idx);
-	struct backend *backend =
+	const struct backend *backend =
 		backend_by_slot(director->backends,
 				user_table_slot(director->users, idx));
 
+	if (backend != NULL && (user_table_flags(director->users, idx) &
+				USER_FLAG_MOVING) != 0) {
+		/* a director that starts has to find him where his sessions
+		   are */
+		backend = user_moves_old_backend(director->moves, backend->tag,
+						 hash);
+	}
 	if (backend == NULL ||
 	    backend_by_hash(director->backends, backend->tag, hash) == backend)
 		return FALSE;

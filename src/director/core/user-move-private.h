@@ -56,7 +56,9 @@ struct user_move {
 	/* The same hash in another tag */
 	struct user_move *tag_next;
 	struct ip_addr target;
-	/* Where he was, family 0 if nowhere or there already; its state then */
+	/* Where he was, family 0 if he wasn't known */
+	struct ip_addr from_ip;
+	/* The same for the flush hook, family 0 if nowhere or there already; its state then */
 	struct ip_addr old_ip;
 	unsigned int old_vhosts;
 	bool old_down;

@@ -175,8 +175,8 @@ move_place(struct user_moves *moves, struct user_move *move,
 		if (user_table_slot(users, idx) != backend->slot)
 			user_table_set_slot(users, idx, backend->slot);
 	}
+	/* not recorded yet: until it ends, his sessions are where he was */
 	user_table_set_flags(users, idx, USER_FLAG_MOVING, USER_FLAG_WEAK);
-	director_user_placed(director, idx);
 }
 
 /* -- Ends -- */
@@ -203,6 +203,7 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 		/* everywhere the same */
 		user_table_set_timestamp(moves->director->users, idx,
 					 now->wall);
+		director_user_placed(moves->director, idx);
 	}
 	user_move_free(moves, move);
 	director_user_changed(moves->director);
@@ -321,6 +322,7 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 		old = backend_by_slot(director->backends,
 				      user_table_slot(director->users, idx));
 		move->hold_msecs = hold_until(director, idx, now);
+		move->from_ip = old->ip;
 		if (old != backend) {
 			director_untold_move(director, idx, now);
 			move->old_ip = old->ip;
@@ -492,6 +494,15 @@ bool user_moves_handed(struct user_moves *moves, const struct backend *backend,
 	/* until its initiator tells of it */
 	(void)user_move_heard(move, by, 0, now);
 	return TRUE;
+}
+
+const struct backend *
+user_moves_old_backend(struct user_moves *moves, const char *tag, uint32_t hash)
+{
+	const struct user_move *move = user_move_find(moves, tag, hash);
+
+	return move == NULL || move->from_ip.family == 0 ? NULL :
+		backend_lookup(moves->director->backends, &move->from_ip);
 }
 
 bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,

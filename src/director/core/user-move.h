@@ -41,6 +41,12 @@ void user_moves_backend_removed(struct user_moves *moves,
 bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,
 		      const struct director_time *now);
 
+/* Where he was before he was moved; NULL if he wasn't known, or that backend
+   isn't any more. */
+const struct backend *
+user_moves_old_backend(struct user_moves *moves, const char *tag,
+		       uint32_t hash);
+
 /* Looks at up to max_steps of them. Returns TRUE if there is more. */
 bool user_moves_run(struct user_moves *moves, const struct director_time *now,
 		    unsigned int max_steps);
