@@ -27,9 +27,9 @@
 #define SIM_SECS(n) ((uint64_t)(n) * 1000000)
 /* The machines' clocks at virtual time 0, before their skew */
 #define SIM_EPOCH_SECS 1700000000
-/* After a director's death its plugins end their sessions (design.md, rule
-   5). */
-#define SIM_ORPHAN_GRACE SIM_SECS(15)
+/* After a director's death its plugins end their sessions (design.md, rule 5), so
+   that they are over within the grace: director_settings_plugin_grace_msecs() */
+#define SIM_ORPHAN_GRACE SIM_SECS(12)
 /* director_user_kick_delay */
 #define SIM_KICK_DELAY SIM_SECS(2)
 /* A lookup waits at most so long */
