@@ -234,17 +234,27 @@ def test_many_sessions(nodes):
 
 
 def test_move_that_does_not_end(nodes, backends):
-    """The session is one that nobody ends; Ctrl-C leaves the move going."""
+    """The sessions are some that nobody ends; Ctrl-C, and a time limit, leave
+    the move going."""
     director = nodes.director(BACKENDS)
     director.allow("has a session on", "isn't a backend")
     peer = plugin(director)
-    number = director.doveadm("director", "map", "-u", "jane").stdout.strip()
-    peer.send(start(1, b"127.0.0.11", int(number)) + b"ANNOUNCED\n")
-    wait_for(lambda: rows(director, "sessions", number), "the session")
-    process = subprocess.Popen(
-        director.doveadm_command("director", "move", "--wait", "jane",
-                                 "127.0.0.12"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def waiting_move(user, session):
+        number = director.doveadm("director", "map", "-u",
+                                  user).stdout.strip()
+        peer.send(start(session, b"127.0.0.11", int(number)))
+        wait_for(lambda: rows(director, "sessions", number), "the session")
+        return subprocess.Popen(
+            director.doveadm_command("director", "move", "--wait", user,
+                                     "127.0.0.12"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    begun = time.monotonic()
+    other = waiting_move("jim", 2)
+    wait_for(lambda: b"KICK" in peer.read(), "the kick")
+    process = waiting_move("jane", 1)
+    peer.send(b"ANNOUNCED\n")
     wait_for(lambda: b"KICK" in peer.read(), "the kick")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
@@ -253,6 +263,12 @@ def test_move_that_does_not_end(nodes, backends):
     done = director.doveadm("director", "move", "jane", "127.0.0.12",
                             check=False)
     assert done.returncode == 75 and "already being moved" in done.stderr
+    _, said = other.communicate(timeout=100)
+    assert time.monotonic() - begun > 60
+    assert other.returncode == 75
+    assert said.endswith(
+        "Error: User's move to 127.0.0.12 hasn't ended within 60 s, it goes "
+        "on: 1 sessions on this director haven't ended\n")
     peer.close()
     announce_none(director)
     wait_for(lambda: director.doveadm(
