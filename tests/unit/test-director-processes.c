@@ -118,6 +118,62 @@ static void test_stopped_for_long(void **state ATTR_UNUSED)
 	assert_int_equal(director_users_moving(director), 0);
 }
 
+static unsigned int dumped(pid_t pid)
+{
+	const struct director_record *record;
+	unsigned int count = 0;
+	uint32_t pos = 0;
+
+	array_clear(&test_records);
+	while (director_dump(director, &pos, 100, &now, test_record, &now)) ;
+	array_foreach(&test_records, record) {
+		if (record->type == DIRECTOR_RECORD_PROCESS &&
+		    record->pid == pid)
+			count++;
+	}
+	return count;
+}
+
+static unsigned int asked, asked_most;
+static uint64_t asked_msecs;
+
+static bool
+test_all_live(void *context ATTR_UNUSED, pid_t pid,
+	      uint64_t msecs ATTR_UNUSED)
+{
+	asked = asked_msecs == now.msecs ? asked + 1 : 1;
+	asked_msecs = now.msecs;
+	asked_most = I_MAX(asked_most, asked);
+	return pid != PID;
+}
+
+/* Thousands of them don't hold up logins. */
+static void test_many(void **state ATTR_UNUSED)
+{
+	struct director_vfuncs vfuncs = test_vfuncs;
+
+	director_deinit(&director);
+	vfuncs.process_lives = test_all_live;
+	director = director_init(&test_set, &vfuncs, &now, &now);
+	for (pid_t pid = 1; pid <= PID; pid++)
+		RESTORE(PROCESS, .pid = pid);
+	test_configure("10.0.0.1");
+	asked_msecs = 0;
+	asked_most = 0;
+	test_pass(10000);
+	assert_int_equal(asked_most, 100);
+	/* that one was found to be gone, all others are asked again */
+	assert_int_equal(dumped(PID), 0);
+	assert_int_equal(dumped(1), 1);
+	assert_int_equal(dumped(PID - 1), 1);
+	for (pid_t pid = 1; pid < PID; pid++)
+		announced(pid);
+	assert_non_null(strstr(str_c(test_logs),
+			       "I All login processes have told"));
+	test_pass(10000);
+	assert_true(asked_msecs < now.msecs - 9000);
+}
+
 /* Users whom a changed setting moves wait, too. */
 static void test_setting_changed(void **state ATTR_UNUSED)
 {
@@ -137,22 +193,6 @@ static void test_setting_changed(void **state ATTR_UNUSED)
 	announced(PID);
 	test_pass(KICK_DELAY);
 	assert_int_equal(lookup->state, 1);
-}
-
-static unsigned int dumped(pid_t pid)
-{
-	const struct director_record *record;
-	unsigned int count = 0;
-	uint32_t pos = 0;
-
-	array_clear(&test_records);
-	while (director_dump(director, &pos, 100, &now, test_record, &now)) ;
-	array_foreach(&test_records, record) {
-		if (record->type == DIRECTOR_RECORD_PROCESS &&
-		    record->pid == pid)
-			count++;
-	}
-	return count;
 }
 
 static void test_recorded(void **state ATTR_UNUSED)
@@ -299,6 +339,7 @@ int main(void)
 		director_test(test_stopped),
 		director_test(test_stopped_until_its_end),
 		director_test(test_stopped_for_long),
+		director_test(test_many),
 		director_test(test_setting_changed),
 		director_test(test_recorded),
 		director_test(test_connection_lost),

@@ -73,10 +73,11 @@ struct director {
 	unsigned int strays_pos, strays_kick;
 
 	/* Login processes that were there before us and haven't told of their
-	   sessions; when they are looked for again; logged already; when the
-	   last one had told, or was gone */
+	   sessions; when they are looked for again, those before processes_pos
+	   next; logged already; when the last one had told, or was gone */
 	ARRAY(pid_t) earlier_pids;
 	uint64_t processes_look_msecs;
+	unsigned int processes_pos;
 	bool processes_logged;
 	uint64_t processes_told_msecs;
 

@@ -10,8 +10,11 @@
 #include "str.h"
 #include "ring-private.h"
 
-/* How often they are looked for */
+/* How often they are looked for; so many at a time, if there are more in such
+   steps: each one costs 10 us */
 #define PROCESSES_LOOK_MSECS 500
+#define PROCESSES_LOOK_MAX 100
+#define PROCESSES_LOOK_STEP_MSECS 20
 /* So many are named in the log. */
 #define PROCESSES_LOG_MAX 10
 
@@ -130,18 +133,24 @@ void director_run_processes(struct director *director,
 			    const struct director_time *now)
 {
 	const pid_t *pid;
-	unsigned int i;
+	unsigned int i, count = array_count(&director->earlier_pids);
 
-	if (director_processes_all_told(director) ||
-	    now->msecs < director->processes_look_msecs)
+	if (count == 0 || now->msecs < director->processes_look_msecs)
 		return;
-	director->processes_look_msecs = now->msecs + PROCESSES_LOOK_MSECS;
-	for (i = array_count(&director->earlier_pids); i > 0; i--) {
-		pid = array_idx(&director->earlier_pids, i - 1);
+	/* from the end, since they go meanwhile */
+	if (director->processes_pos == 0 || director->processes_pos > count)
+		director->processes_pos = count;
+	for (i = 0; i < PROCESSES_LOOK_MAX && director->processes_pos > 0; i++) {
+		director->processes_pos--;
+		pid = array_idx(&director->earlier_pids,
+				director->processes_pos);
 		if (!director_process_lives(director, *pid,
 				now->msecs - director->started_msecs))
-			process_forget(director, i - 1, now);
+			process_forget(director, director->processes_pos, now);
 	}
+	director->processes_look_msecs = now->msecs +
+		(director->processes_pos == 0 ? PROCESSES_LOOK_MSECS :
+		 PROCESSES_LOOK_STEP_MSECS);
 	if (director_processes_all_told(director) ||
 	    director->processes_logged ||
 	    now->msecs < director->started_msecs + DIRECTOR_START_GRACE_MSECS)
