@@ -58,7 +58,8 @@ struct user_move {
 	struct ip_addr target;
 	/* Where he was, family 0 if he wasn't known */
 	struct ip_addr from_ip;
-	/* The same for the flush hook, family 0 if nowhere or there already; its state then */
+	/* The same for the flush hook, family 0 also if he was there already; its
+	   state then */
 	struct ip_addr old_ip;
 	unsigned int old_vhosts;
 	bool old_down;
