@@ -17,9 +17,9 @@ struct director_record;
    neither in version 1.0.
 
    Fields are TAB-escaped. Types: config, host, host-remove, host-flush, user,
-   user-forget, process (enum director_record_type). Lines of unknown types are skipped.
-   Times in the file are the machine's clock; the file's mtime says until when
-   the process lived. */
+   user-forget, process (enum director_record_type). Lines of unknown types are
+   skipped. Times in the file are the machine's clock, those of processes count
+   since it was started; the file's mtime says until when the process lived. */
 
 #define JOURNAL_MAJOR_VERSION 1
 #define JOURNAL_MINOR_VERSION 1

@@ -6,8 +6,8 @@
 /* This login process' connection to the director: tells it about the proxied
    sessions and ends those that it wants kicked. It connects when the first
    session starts, and again whenever the connection is lost; the sessions are
-   ended when there has been no director for the grace that the last one told. It never
-   blocks, and buffers a bounded amount. */
+   ended when there has been no director for the grace that the last one told.
+   It never blocks, and buffers a bounded amount. */
 
 struct director_link;
 
