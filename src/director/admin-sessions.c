@@ -1,75 +1,29 @@
 /* Copyright (c) 2026 dovecot-director authors, see the included COPYING file */
 
-/* The commands of the admin socket that are about sessions, and that have to
-   hear from other directors what there is: USER-KICK, USER-KICK-ALT, USER-MOVE,
-   SESSION-LIST. */
+/* The commands of the admin socket that end sessions, and that have to hear from
+   other directors how many: USER-KICK, USER-KICK-ALT, USER-MOVE. */
 
 #include "lib.h"
 #include "array.h"
 #include "ioloop.h"
 #include "llist.h"
-#include "ostream.h"
 #include "str.h"
 #include "strescape.h"
 #include "director-admin-protocol.h"
 #include "director-daemon.h"
 #include "admin-connection.h"
 #include "admin-sessions.h"
+#include "admin-sessions-private.h"
 
 /* A kick that has to wait for others to end, and a move that is waited for, are
    looked at so often. */
 #define LOOK_MSECS 100
 /* A kick waits for others so long. */
 #define KICK_WAIT_MSECS (30*1000)
-/* So often a director is asked for a page. */
-#define PAGE_TRIES 2
-/* Who sends more in a page than this is wrong. */
-#define PAGE_MAX_SIZE (256*1024)
-
-struct query_member {
-	struct ring_address address;
-	bool answered;
-	unsigned int count;
-};
-
-/* What a connection waits for */
-struct admin_query {
-	struct admin_query *prev, *next;
-	struct admin_connection *ac;
-	/* What was asked; 0: nothing */
-	uint32_t id;
-	ARRAY(struct query_member) members;
-	/* Some of them won't answer: they aren't asked. */
-	bool only_own;
-	/* Until when, monotonic */
-	uint64_t deadline_msecs;
-	struct timeout *to;
-
-	/* A kick that hasn't begun yet: whom; NULL: none. SESSION-LIST: which
-	   sessions */
-	char *text;
-	/* NULL: the text is a name or a mask */
-	char *field;
-	bool counted;
-
-	/* A move: of whom and to where; hash 0: none */
-	uint32_t hash;
-	struct ip_addr ip;
-	bool wait_end;
-	/* SESSION-LIST: of which of the members, from which place on */
-	unsigned int member_idx, place, tries;
-	string_t *page;
-	unsigned int page_rows;
-};
 
 static struct admin_query *queries;
 
-static const struct ring_address *own_address(void)
-{
-	return &ring_self(director_ring(director_daemon.core))->address;
-}
-
-static struct admin_query *query_new(struct admin_connection *ac)
+struct admin_query *admin_query_new(struct admin_connection *ac)
 {
 	struct ring *ring = director_ring(director_daemon.core);
 	struct admin_query *query = i_new(struct admin_query, 1);
@@ -119,7 +73,7 @@ static void query_reply(struct admin_query *query, const char *line)
 	admin_continue(ac);
 }
 
-static struct admin_query *query_find(uint32_t id)
+struct admin_query *admin_query_find(uint32_t id)
 {
 	struct admin_query *query = queries;
 
@@ -177,7 +131,7 @@ static unsigned int query_patience_msecs(const struct admin_query *query)
 	return msecs;
 }
 
-static void query_wait(struct admin_query *query, unsigned int msecs)
+void admin_query_wait(struct admin_query *query, unsigned int msecs)
 {
 	timeout_remove(&query->to);
 	query->to = timeout_add_short(msecs, query_look, query);
@@ -186,7 +140,7 @@ static void query_wait(struct admin_query *query, unsigned int msecs)
 void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
 			   const struct ring_address *from, unsigned int count)
 {
-	struct admin_query *query = query_find(id);
+	struct admin_query *query = admin_query_find(id);
 	struct query_member *member;
 	unsigned int msecs;
 
@@ -201,13 +155,13 @@ void admin_sessions_kicked(void *context ATTR_UNUSED, uint32_t id,
 	msecs = query_patience_msecs(query);
 	/* (we are called by the core) */
 	if (msecs < DIRECTOR_ADMIN_COUNT_MSECS)
-		query_wait(query, msecs);
+		admin_query_wait(query, msecs);
 }
 
 static void query_expect_counts(struct admin_query *query, uint32_t id)
 {
 	query->id = id;
-	query_wait(query, query_patience_msecs(query));
+	admin_query_wait(query, query_patience_msecs(query));
 }
 
 /* -- Kicks -- */
@@ -242,7 +196,7 @@ static bool kick_begin(struct admin_connection *ac, const char *field,
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_OK);
 		return TRUE;
 	}
-	query_expect_counts(ac->query != NULL ? ac->query : query_new(ac), id);
+	query_expect_counts(ac->query != NULL ? ac->query : admin_query_new(ac), id);
 	return TRUE;
 }
 
@@ -277,12 +231,12 @@ kick(struct admin_connection *ac, const char *field, const char *text,
 		admin_reply(ac, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
 		return;
 	}
-	query = query_new(ac);
+	query = admin_query_new(ac);
 	query->text = i_strdup(text);
 	query->field = i_strdup(field);
 	query->counted = counted;
 	query->deadline_msecs = now.msecs + KICK_WAIT_MSECS;
-	query_wait(query, LOOK_MSECS);
+	admin_query_wait(query, LOOK_MSECS);
 }
 
 void admin_cmd_user_kick(struct admin_connection *ac, const char *const *args)
@@ -314,7 +268,7 @@ static void kick_try_again(struct admin_query *query)
 	if (now.msecs >= query->deadline_msecs)
 		query_reply(query, DIRECTOR_ADMIN_REPLY_TRYAGAIN);
 	else
-		query_wait(query, LOOK_MSECS);
+		admin_query_wait(query, LOOK_MSECS);
 }
 
 /* -- Moves -- */
@@ -342,7 +296,7 @@ move_begin(struct admin_connection *ac, uint32_t hash,
 	enum director_host_result result;
 
 	if (counted) {
-		query = query_new(ac);
+		query = admin_query_new(ac);
 		director_sessions_count(core, hash, ip, &query->id);
 	}
 	result = director_user_move(core, hash, ip, ADMIN_LOG_PREFIX, &now);
@@ -360,7 +314,7 @@ move_begin(struct admin_connection *ac, uint32_t hash,
 	query->ip = *ip;
 	query->wait_end = wait_end;
 	query->deadline_msecs = now.msecs + DIRECTOR_ADMIN_MOVE_MSECS;
-	query_wait(query, query_patience_msecs(query));
+	admin_query_wait(query, query_patience_msecs(query));
 }
 
 void admin_cmd_user_move(struct admin_connection *ac, const char *const *args)
@@ -427,174 +381,8 @@ static void move_look(struct admin_query *query)
 		query_reply(query, t_strconcat(DIRECTOR_ADMIN_REPLY_WAITING
 					       "\t", why, NULL));
 	} else {
-		query_wait(query, LOOK_MSECS);
+		admin_query_wait(query, LOOK_MSECS);
 	}
-}
-
-/* -- SESSION-LIST -- */
-
-static void
-add_row(string_t *str, const struct ring_address *from,
-	const struct director_session_row *row)
-{
-	str_append_tabescaped(str, row->user);
-	str_printfa(str, "\t%u\t", row->hash);
-	str_append_tabescaped(str, row->service);
-	str_printfa(str, "\t%s\t%s\t%"PRIdTIME_T"\t", net_ip2addr(&from->ip),
-		    net_ip2addr(&row->backend), row->since);
-	str_append_tabescaped(str, row->state);
-	str_append_c(str, '\n');
-}
-
-static void
-add_own_row(const struct director_session_row *row, void *context)
-{
-	add_row(context, own_address(), row);
-}
-
-/* Returns TRUE if there is more. */
-static bool list_own(struct admin_query *query)
-{
-	struct director_time now = director_daemon_now();
-	struct director *core = director_daemon.core;
-	string_t *str = t_str_new(4096);
-	struct session_match match;
-	const char *error;
-	bool more;
-
-	if (session_match_user(core, query->text, TRUE, &match, &error) < 0)
-		return FALSE;
-	more = director_sessions_list(core, &match, &query->place, add_own_row,
-				      str, &now);
-	o_stream_nsend(query->ac->conn.output, str_data(str), str_len(str));
-	return more;
-}
-
-static const struct query_member *list_member(const struct admin_query *query)
-{
-	return array_idx(&query->members, query->member_idx);
-}
-
-static bool list_is_own(const struct admin_query *query)
-{
-	return ring_address_cmp(&list_member(query)->address,
-				own_address()) == 0;
-}
-
-static void list_next_member(struct admin_query *query)
-{
-	query->member_idx++;
-	query->place = query->tries = 0;
-}
-
-static void list_no_answer(struct admin_query *query)
-{
-	admin_reply(query->ac, t_strdup_printf(
-		DIRECTOR_ADMIN_ROW_NO_ANSWER"\t%s",
-		net_ip2addr(&list_member(query)->address.ip)));
-	list_next_member(query);
-}
-
-/* Returns TRUE if the answer is to be waited for. */
-static bool list_ask(struct admin_query *query)
-{
-	if (query->tries++ == PAGE_TRIES ||
-	    !director_sessions_ask(director_daemon.core,
-				   &list_member(query)->address, query->text,
-				   query->place, &query->id)) {
-		list_no_answer(query);
-		return FALSE;
-	}
-	director_daemon_schedule();
-	str_truncate(query->page, 0);
-	query->page_rows = 0;
-	query_wait(query, DIRECTOR_ADMIN_PAGE_MSECS / PAGE_TRIES);
-	return TRUE;
-}
-
-static bool list_more(struct admin_connection *ac)
-{
-	struct admin_query *query = ac->query;
-
-	if (ac->conn.output->closed) {
-		admin_query_free(ac);
-		return FALSE;
-	}
-	while (admin_output_has_room(ac)) {
-		if (query->member_idx == array_count(&query->members)) {
-			admin_query_free(ac);
-			admin_reply(ac, "");
-			return FALSE;
-		}
-		if (list_is_own(query)) {
-			if (list_own(query))
-				return TRUE;
-			list_next_member(query);
-		} else if (query->only_own)
-			list_next_member(query);
-		else if (list_ask(query))
-			return FALSE;
-	}
-	return TRUE;
-}
-
-void admin_sessions_row(void *context ATTR_UNUSED, uint32_t id,
-			const struct director_session_row *row)
-{
-	struct admin_query *query = query_find(id);
-
-	if (query == NULL || query->page == NULL ||
-	    str_len(query->page) > PAGE_MAX_SIZE)
-		return;
-	add_row(query->page, &list_member(query)->address, row);
-	query->page_rows++;
-}
-
-void admin_sessions_end(void *context ATTR_UNUSED, uint32_t id,
-			unsigned int next, unsigned int count)
-{
-	struct admin_query *query = query_find(id);
-
-	if (query == NULL || query->page == NULL)
-		return;
-	query->id = 0;
-	if (count == query->page_rows && (next == 0 || next > query->place)) {
-		o_stream_nsend(query->ac->conn.output, str_data(query->page),
-			       str_len(query->page));
-		query->tries = 0;
-		query->place = next;
-		if (next == 0)
-			list_next_member(query);
-	}
-	/* else some of it was lost: it is asked for again */
-	query_wait(query, 0);
-}
-
-void admin_cmd_session_list(struct admin_connection *ac,
-			    const char *const *args)
-{
-	const char *text = args[0] == NULL ? "" : args[0];
-	struct session_match match;
-	struct admin_query *query;
-	const char *error;
-
-	if (strlen(text) > DIRECTOR_SESSION_TEXT_MAX) {
-		admin_error(ac, t_strdup_printf(
-			"Name is longer than %u bytes",
-			DIRECTOR_SESSION_TEXT_MAX));
-		return;
-	}
-	if (session_match_user(director_daemon.core, text, TRUE, &match,
-			       &error) < 0) {
-		admin_error(ac, error);
-		return;
-	}
-	query = query_new(ac);
-	query->text = i_strdup(text);
-	query->page = str_new(default_pool, 1024);
-	if (query->only_own && array_count(&query->members) > 1)
-		admin_reply(ac, DIRECTOR_ADMIN_ROW_ONLY_OWN);
-	admin_output(ac, list_more);
 }
 
 /* -- Time -- */
@@ -604,7 +392,7 @@ static void query_look(struct admin_query *query)
 	timeout_remove(&query->to);
 	if (query->page != NULL) {
 		query->id = 0;
-		admin_output(query->ac, list_more);
+		admin_output(query->ac, admin_session_list_more);
 	} else if (query->text != NULL)
 		kick_try_again(query);
 	else if (query->hash != 0)
