@@ -8,7 +8,6 @@
 #include "ioloop.h"
 #include "llist.h"
 #include "str.h"
-#include "strescape.h"
 #include "director-admin-protocol.h"
 #include "director-daemon.h"
 #include "admin-connection.h"
