@@ -51,6 +51,40 @@ static void test_host_changed_next(void **state ATTR_UNUSED)
 	assert_non_null(strstr(str_c(test_logs), "before previous update"));
 }
 
+/* A change comes first through a member of 2.3, who doesn't tell its time. */
+static void test_host_changed_untold(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	in(left, "HOST|10.0.0.3|9090|1|10.1.0.1|70||U0");
+	assert_int_equal(test_vhosts("10.1.0.1"), 70);
+	/* ours is not that of whoever knows it */
+	assert_said(right, "HOST|10.0.0.3|9090|1|10.1.0.1|70||U0|\n");
+	in(right, "HOST|10.0.0.3|9090|1|10.1.0.1|70||U0||2000");
+	assert_int_equal(said(right, "HOST|"), 1);
+	ring_syncs(left, right);
+
+	/* that of 2.3 follows on it */
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|50||U0");
+	in(right, "HOST|10.0.0.3|9090|2|10.1.0.1|70||U0||2000");
+	assert_int_equal(test_vhosts("10.1.0.1"), 50);
+	assert_said(right, "HOST|10.0.0.2|9090|");
+	assert_non_null(strstr(str_c(right->sent), "|10.1.0.1|50||U0||2001\n"));
+	ring_syncs(left, right);
+
+	/* and a removal */
+	in(left, "HOST-REMOVE|10.0.0.3|9090|3|10.1.0.1");
+	in(right, "HOST-REMOVE|10.0.0.3|9090|3|10.1.0.1|4000");
+	in(right, "HOST|10.0.0.3|9090|4|10.1.0.1|70||U0||3000");
+	assert_null(get("10.1.0.1"));
+	in(left, "HOST|10.0.0.1|9090|2|10.1.0.1|60||U0");
+	assert_int_equal(test_vhosts("10.1.0.1"), 60);
+	forget_sent();
+	in(right, "HOST|10.0.0.3|9090|5|10.1.0.1|70||U0||3000");
+	assert_non_null(strstr(str_c(right->sent), "|10.1.0.1|60||U0||4001\n"));
+}
+
 static void test_host_removed(void **state ATTR_UNUSED)
 {
 	struct test_conn *left, *right;
@@ -110,6 +144,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ring_test(test_host_changed),
 		ring_test(test_host_changed_next),
+		ring_test(test_host_changed_untold),
 		ring_test(test_host_removed),
 		ring_test(test_host_flushed),
 	};

@@ -312,6 +312,8 @@ host_forward(struct ring *ring, struct ring_peer *peer,
 	if (msg->seq != 0) {
 		forward.origin = msg->origin;
 		forward.seq = msg->seq;
+		/* Ours may be lower than that of whoever gets it next. */
+		forward.changed = msg->changed;
 	} else {
 		/* out of a handshake */
 		ring_originate(ring, &forward);
@@ -324,7 +326,12 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 	   const struct ring_message *msg, struct backend *backend, bool merged,
 	   const struct director_time *now)
 {
-	if (merged)
+	const struct ring_removed_host *removed =
+		removed_find(ring, &backend->ip);
+
+	if (removed != NULL && removed->changed > backend->changed)
+		backend->changed = removed->changed;
+	if (merged || (msg->changed == 0 && msg->seq == 0))
 		backend->changed = ring_change_after(now,
 			I_MAX(backend->changed, msg->changed));
 	else if (msg->changed == 0) {
@@ -347,6 +354,27 @@ host_taken(struct ring *ring, struct ring_peer *peer,
 	host_travels(ring, backend, now);
 }
 
+/* A copy of a change that came first through a member of 2.3, without its time.
+   Without it ours would be the older one for everybody else. */
+static void host_learn_time(struct ring *ring, const struct ring_message *msg)
+{
+	struct backend *backend =
+		backend_lookup(ring->director->backends, &msg->ip);
+
+	if (backend != NULL && !host_differs(backend, msg) &&
+	    msg->changed > backend->changed)
+		backend->changed = msg->changed;
+}
+
+static void
+removed_learn_time(struct ring *ring, const struct ring_message *msg)
+{
+	struct ring_removed_host *removed = removed_find(ring, &msg->ip);
+
+	if (removed != NULL && msg->changed > removed->changed)
+		removed->changed = msg->changed;
+}
+
 void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now)
 {
@@ -355,8 +383,10 @@ void ring_handle_host(struct ring *ring, struct ring_peer *peer,
 	enum host_action action = HOST_TAKE;
 	struct backend *backend;
 
-	if (msg->type == RING_HOST && !ring_accept(ring, msg))
+	if (msg->type == RING_HOST && !ring_accept(ring, msg)) {
+		host_learn_time(ring, msg);
 		return;
+	}
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend != NULL)
 		action = host_decide(ring, peer, backend, msg);
@@ -397,8 +427,10 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 	const struct ring_removed_host *removed;
 	struct backend *backend;
 
-	if (!ring_accept(ring, msg))
+	if (!ring_accept(ring, msg)) {
+		removed_learn_time(ring, msg);
 		return;
+	}
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend == NULL) {
 		removed = removed_find(ring, &msg->ip);
