@@ -5,15 +5,19 @@
 #include "ioloop.h"
 #include "istream.h"
 #include "ostream.h"
+#include "time-util.h"
 #include "master-service-private.h"
 #include "director-daemon.h"
 #include "director-settings.h"
 #include "listener.h"
 #include "ring-connection.h"
 
-/* Lines handled before others have their turn: about 3 milliseconds of
-   users */
-#define RING_MAX_LINES_PER_TURN 10000
+/* So long lines are handled before others have their turn. The clock is looked
+   at after so many: moves cost 20 times as much as users, of which there are
+   millions in a handshake. */
+#define RING_TURN_NSECS (500*1000)
+#define RING_TURN_LINES 32
+#define RING_MAX_HANDSHAKE_LINES 10000
 /* What one read() may bring; the line's own limit is RING_LINE_MAX. */
 #define RING_INPUT_SIZE (64*1024)
 /* The core is told that there is room again below this. */
@@ -121,22 +125,33 @@ ring_next_line(struct ring_connection *rc, const char **problem_r)
 
 static void ring_resume(struct ring_connection *rc);
 
+/* After so many lines, which began at that time */
+static bool ring_turn_is_over(const struct ring_connection *rc,
+			      unsigned int count, uint64_t began)
+{
+	if (rc->peer->state != RING_PEER_DONE)
+		return count == RING_MAX_HANDSHAKE_LINES;
+	return count > 0 && count % RING_TURN_LINES == 0 &&
+		i_nanoseconds() - began >= RING_TURN_NSECS;
+}
+
 static void ring_lines(struct ring_connection *rc)
 {
 	struct director *core = director_daemon.core;
 	struct director_time now = director_daemon_now();
 	const char *line, *problem = NULL;
+	uint64_t began = i_nanoseconds();
 	unsigned int count = 0;
-	bool more = TRUE;
+	bool more = TRUE, over = FALSE;
 
-	while (more && count < RING_MAX_LINES_PER_TURN &&
+	while (more && !(over = ring_turn_is_over(rc, count, began)) &&
 	       (line = ring_next_line(rc, &problem)) != NULL) {
 		more = ring_peer_input(core, rc->peer, line, &now);
 		count++;
 	}
 	if (more && problem != NULL)
 		ring_peer_bad_input(core, rc->peer, problem, &now);
-	else if (more && count == RING_MAX_LINES_PER_TURN) {
+	else if (more && over) {
 		/* others first */
 		connection_input_halt(&rc->conn);
 		rc->to_input = timeout_add_short(DIRECTOR_SLICE_PAUSE_MSECS,
