@@ -510,35 +510,48 @@ static void nemesis_add(struct sim *sim, struct sim_node *admin,
 	sim_node_called(admin);
 }
 
-/* Who knew it and was known to it is gone: its administrator sees that it is
-   alone. */
-static void nemesis_add_unknown(struct sim *sim, struct sim_node *node)
+static bool nemesis_knows_one(struct sim *sim, const bool *joined,
+			      const struct sim_node *node)
 {
-	struct sim_node *other, *admin = NULL;
 	unsigned int i;
 
 	for (i = 0; i < sim->nodes_count; i++) {
-		other = &sim->nodes[i];
-		if (other == node || other->core == NULL)
-			continue;
-		if (nemesis_knows(other, node) && nemesis_knows(node, other))
-			return;
-		if (!other->removed)
-			admin = other;
+		if (joined[i] && nemesis_knows(&sim->nodes[i], node) &&
+		    nemesis_knows(node, &sim->nodes[i]))
+			return TRUE;
 	}
-	if (admin == NULL)
-		return;
-	nemesis_add(sim, admin, node);
-	nemesis_add(sim, node, admin);
+	return FALSE;
 }
 
+/* Who knew it and was known to it is gone, or it was removed on one side of a
+   partition and added on the other: the administrators see two rings. */
 void sim_nemesis_repair(struct sim *sim)
 {
+	bool *joined = t_new(bool, sim->nodes_count), more;
+	struct sim_node *node, *first = NULL;
 	unsigned int i;
 
+	do {
+		more = FALSE;
+		for (i = 0; i < sim->nodes_count; i++) {
+			node = &sim->nodes[i];
+			if (joined[i] || node->core == NULL || node->removed)
+				continue;
+			if (first == NULL)
+				first = node;
+			joined[i] = node == first ||
+				nemesis_knows_one(sim, joined, node);
+			if (joined[i])
+				more = TRUE;
+		}
+	} while (more);
+
 	for (i = 0; i < sim->nodes_count; i++) {
-		if (sim->nodes[i].core != NULL && !sim->nodes[i].removed)
-			nemesis_add_unknown(sim, &sim->nodes[i]);
+		node = &sim->nodes[i];
+		if (!joined[i] && node->core != NULL && !node->removed) {
+			nemesis_add(sim, first, node);
+			nemesis_add(sim, node, first);
+		}
 	}
 }
 
