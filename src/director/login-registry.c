@@ -36,6 +36,8 @@ struct registry_connection {
 	/* After PROCESS */
 	struct session_plugin *plugin;
 	struct timeout *to_resume;
+	/* As it was accepted */
+	unsigned int number;
 	/* Monotonic milliseconds, when it was told to end a session last */
 	uint64_t kicked_msecs;
 	unsigned int errors;
@@ -43,6 +45,7 @@ struct registry_connection {
 };
 
 static struct connection_list *registry_connections;
+static unsigned int registry_accepted;
 
 static void registry_destroy(struct connection *conn)
 {
@@ -98,6 +101,7 @@ cmd_process(struct registry_connection *rc, const char *const *args)
 	process = login_process_ref(leases, pid);
 	login_process_set_protocol(leases, process, args[1]);
 	rc->plugin = session_plugin_init(leases, process);
+	rc->plugin->number = rc->number;
 	rc->plugin->connection = rc;
 	login_process_unref(leases, &process);
 	if (conn->have_unix_credentials && conn->remote_pid > 0) {
@@ -363,6 +367,7 @@ void login_registry_connection_create(struct master_service_connection *conn)
 
 	master_service_client_connection_accept(conn);
 	rc = i_new(struct registry_connection, 1);
+	rc->number = ++registry_accepted;
 	connection_init_server(registry_connections, &rc->conn, conn->name,
 			       conn->fd, conn->fd);
 	o_stream_set_no_error_handling(rc->conn.output, TRUE);

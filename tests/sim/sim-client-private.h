@@ -16,6 +16,8 @@ struct sim_process {
 	ARRAY(struct sim_pending) pending;
 	/* The connection of its plugin; NULL: none */
 	struct sim_link *link;
+	/* Connections made so far */
+	unsigned int connects;
 	/* What its lookups are for; NULL: there were none yet */
 	struct login_process *director_side;
 	/* A director has recorded it. */

@@ -24,6 +24,8 @@ struct sim_link {
 	/* Of the director */
 	unsigned int incarnation;
 	pid_t pid;
+	/* Of this process */
+	unsigned int number;
 	/* The director's; NULL: it doesn't know of the connection (any more) */
 	struct session_plugin *plugin;
 	uint64_t last_arrival;
@@ -136,6 +138,7 @@ static void plugin_arrives(struct sim *sim ATTR_UNUSED, void *arg,
 		lp = login_process_ref(leases, link->pid);
 		link->plugin = session_plugin_init(leases, lp);
 		link->plugin->connection = link;
+		link->plugin->number = link->number;
 		director_process_connected(node->core, link->pid);
 		if (link->pid == process_pid(link->process))
 			link->process->recorded = TRUE;
@@ -218,6 +221,7 @@ static void plugin_connect(struct sim *sim, void *arg,
 	link->process = process;
 	link->incarnation = node->incarnation;
 	link->pid = process_pid(process);
+	link->number = ++process->connects;
 	process->link = link;
 	plugin_send(link, PLUGIN_CONNECT, NULL);
 	array_foreach_elem(&sim->sessions, session) {

@@ -286,6 +286,40 @@ static void test_not_announced(void **state ATTR_UNUSED)
 	assert_true(is_leased("stays"));
 }
 
+/* A connection that was lost is heard of only after the next one: what it said
+   was before that. */
+static void test_announced_out_of_order(void **state ATTR_UNUSED)
+{
+	struct session_leases *leases = director_leases(director);
+	struct session_plugin *newer = plugin;
+	struct director_lookup *jane, *jim;
+	struct session_lease *lease;
+
+	test_configure("10.0.0.1");
+	newer->number = 2;
+	jane = login("jane");
+	jim = login("jim");
+	lease = start(jane);
+	director_sessions_announced(director, newer, &now);
+
+	plugin = session_plugin_init(leases, process);
+	plugin->number = 1;
+	assert_ptr_equal(start(jane), lease);
+	assert_ptr_equal(lease->plugin, newer);
+	/* this one is over since */
+	(void)start(jim);
+	director_sessions_announced(director, plugin, &now);
+	session_plugin_lost(leases, &plugin, now.msecs);
+	test_run();
+	assert_true(is_leased("jane"));
+	assert_false(is_leased("jim"));
+
+	plugin = newer;
+	director_session_end(director, &lease, &now);
+	assert_false(is_leased("jane"));
+	assert_int_equal(session_leases_total(leases), 0);
+}
+
 /* START came so late that the lease is forgotten, or it is from before our
    start: what exists has to be counted. */
 static void test_late_announcement(void **state ATTR_UNUSED)
@@ -513,6 +547,7 @@ int main(void)
 		test(test_doesnt_expire),
 		test(test_process_dies),
 		test(test_not_announced),
+		test(test_announced_out_of_order),
 		test(test_late_announcement),
 		test(test_session_elsewhere),
 		test(test_unknown_tag),

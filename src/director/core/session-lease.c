@@ -345,6 +345,10 @@ void session_leases_announced(struct session_leases *leases,
 	struct login_process *process = announced->process;
 	struct session_plugin *plugin;
 
+	/* it was said before, and is read only now */
+	if (process->announced != NULL &&
+	    process->announced->number > announced->number)
+		return;
 	process->announced = announced;
 	while ((plugin = process->lost) != NULL) {
 		DLLIST_REMOVE(&process->lost, plugin);

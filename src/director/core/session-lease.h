@@ -76,10 +76,10 @@ struct login_process {
 	/* Connections of its plugin that are lost, with sessions that wait to
 	   be announced again */
 	struct session_plugin *lost;
-	/* Number of its newest connection */
+	/* Number of the last connection that was heard of */
 	unsigned int last_plugin;
-	/* The connection that has announced all that there is; NULL if none has,
-	   or it is lost. What only others have told of is over. */
+	/* The newest connection that has announced all that there is; NULL if
+	   none has, or it is lost. What only others have told of is over. */
 	const struct session_plugin *announced;
 };
 
@@ -91,7 +91,8 @@ struct session_plugin {
 	struct session_plugin *deadline_prev, *deadline_next;
 
 	struct login_process *process;
-	/* The process' first one has 1. */
+	/* Those of a process in the order in which they were made. The adapter
+	   sets it if it heard of one only after a later one. */
 	unsigned int number;
 	/* The sessions that it told of */
 	struct session_lease *leases;
