@@ -63,7 +63,9 @@ void sim_check_commanded(struct sim_check *check,
 	bool alone = command->time == 0 ||
 		now >= command->time + check_grace(check);
 
-	if (command->time == 0 || (command->contested && alone)) {
+	/* (what was said before may have been lost meanwhile) */
+	if (command->time == 0 || (command->contested && alone) ||
+	    check->sim->isolating_time >= command->time) {
 		command->vhosts = command->down = -1;
 		command->contested = FALSE;
 	}

@@ -10,8 +10,10 @@
 /* At rest all agree within this, */
 #define SETTLE_TIME SIM_SECS(60)
 #define SETTLE_STEP SIM_MSECS(250)
-/* after what administrators would repair was */
+/* after what administrators would repair was. They look three times, since a
+   removal may become known by what they join. */
 #define SETTLE_REPAIR SIM_SECS(20)
+#define SETTLE_REPAIRS 3
 /* for so long, and sim_round_time(), */
 #define SETTLE_STEADY SIM_SECS(1)
 /* and still do this much later; then sessions end, */
@@ -166,7 +168,7 @@ static bool run_is_settled(struct sim *sim, const char *kind)
 static void run_settle(struct sim *sim)
 {
 	uint64_t rest = sim->now, since = UINT64_MAX, end, steady, took;
-	bool repaired = FALSE;
+	unsigned int repaired = 0;
 
 	steady = SETTLE_STEADY + sim_round_time(sim);
 	end = rest + SETTLE_TIME + 5 * sim_round_time(sim);
@@ -182,8 +184,9 @@ static void run_settle(struct sim *sim)
 		} else if (since == UINT64_MAX) {
 			since = sim->now;
 		}
-		if (!repaired && sim->now >= rest + SETTLE_REPAIR) {
-			repaired = TRUE;
+		if (repaired < SETTLE_REPAIRS &&
+		    sim->now >= rest + (repaired + 1) * SETTLE_REPAIR) {
+			repaired++;
 			sim_nemesis_repair(sim);
 		}
 		run_until(sim, sim->now + SETTLE_STEP);
