@@ -141,6 +141,8 @@ static void random_director(struct ring_message *msg, unsigned int minor)
 		msg->instance = random_instance(minor);
 	if (msg->instance != 0)
 		msg->even_clock = random_changed(minor);
+	if (msg->even_clock != 0)
+		msg->lost_msecs = random_num(0, UINT32_MAX);
 }
 
 static void random_sync(struct ring_message *msg)
@@ -367,7 +369,7 @@ static void test_original(void **state ATTR_UNUSED)
 
 		if (is_kick(&msg))
 			msg.flag = FALSE;
-		msg.changed = msg.even_clock = 0;
+		msg.changed = msg.even_clock = msg.lost_msecs = 0;
 		msg.instance = 0;
 		if (line != NULL) {
 			assert_int_equal(test_parse(line, RING_MINOR_OURS,

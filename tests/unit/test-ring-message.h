@@ -73,6 +73,7 @@ assert_message_equal(const struct ring_message *m1,
 	assert_true(m1->instance == m2->instance);
 	assert_true(m1->changed == m2->changed);
 	assert_true(m1->even_clock == m2->even_clock);
+	assert_int_equal(m1->lost_msecs, m2->lost_msecs);
 	assert_true(net_ip_compare(&m1->ip, &m2->ip));
 	assert_int_equal(m1->hops, m2->hops);
 	assert_int_equal(m1->count, m2->count);

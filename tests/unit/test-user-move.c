@@ -240,6 +240,37 @@ static void test_lost_member(void **state ATTR_UNUSED)
 	assert_int_equal(lookup->state, 1);
 }
 
+/* Who comes is told of it: all who knew may be gone soon. */
+static void test_lost_member_told(void **state ATTR_UNUSED)
+{
+	begin(4);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	test_pass(700);
+	left = incoming("10.0.0.4");
+	greet(left, "10.0.0.4", 10, 444);
+	assert_said(left, "DIRECTOR|10.0.0.1|9090|1|111|1700000003|700\n");
+	assert_said(left, "DIRECTOR|10.0.0.3|9090|1|333|1700000003\n");
+}
+
+static void test_lost_member_heard(void **state ATTR_UNUSED)
+{
+	begin(4);
+	in(right, "DIRECTOR|10.0.0.4|9090|1|444|1700000000");
+	in(right, "DIRECTOR|10.0.0.4|9090|1|444|1700000000|5000");
+	/* they are there */
+	in(right, "DIRECTOR|10.0.0.1|9090|1|111|1700000000|5000");
+	in(right, "DIRECTOR|10.0.0.3|9090|1|333|1700000000|5000");
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	/* the first one counts */
+	in(left, "DIRECTOR|10.0.0.4|9090|1|444|1700000000|1");
+	pass(9000);
+	assert_not_said(right, "USER-KILLED");
+	pass(1500);
+	assert_said(right, "USER-KILLED");
+}
+
 /* With a 2.3 member: waves without names, and the delay at the end */
 static void test_original(void **state ATTR_UNUSED)
 {
@@ -415,6 +446,8 @@ int main(void)
 		move_test(test_begun_elsewhere),
 		move_test(test_orphan),
 		move_test(test_lost_member),
+		move_test(test_lost_member_told),
+		move_test(test_lost_member_heard),
 		move_test(test_original),
 		move_test(test_tags),
 		move_test(test_too_many),

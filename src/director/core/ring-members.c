@@ -26,6 +26,9 @@ void ring_send_member(struct ring *ring, struct ring_peer *peer,
 	struct ring_message msg;
 
 	member_message(member, now, &msg);
+	/* Only who was its neighbour knows, and may be gone itself soon. */
+	if (ring_member_is_lost(ring->director, member, now))
+		msg.lost_msecs = I_MAX(now->msecs - member->lost_msecs, 1);
 	ring_send(ring, peer, &msg);
 }
 
@@ -125,6 +128,22 @@ member_removed(struct ring *ring, struct ring_member *member,
 	ring_changed(ring, now);
 }
 
+/* The sender lost it before we were there, or far from us. */
+static void
+member_was_lost(struct ring *ring, struct ring_member *member,
+		const struct ring_message *msg, const struct director_time *now)
+{
+	uint64_t lost_msecs = now->msecs - I_MIN(msg->lost_msecs, now->msecs);
+
+	if (msg->lost_msecs == 0 || msg->instance != member->instance ||
+	    member->sync_msecs > lost_msecs ||
+	    ring_member_is_lost(ring->director, member, now) ||
+	    ring_member_has_peer(ring, member))
+		return;
+	ring_member_lost(member, now);
+	member->lost_msecs = I_MAX(lost_msecs, 1);
+}
+
 void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			  struct ring_message *msg,
 			  const struct director_time *now)
@@ -179,6 +198,7 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			ring_send_member(ring, peer, member, now);
 		}
 	}
+	member_was_lost(ring, member, msg, now);
 	/* Its ME may have waited until we had started. This hasn't. */
 	if (msg->even_clock != 0 &&
 	    (!member->clock_known || member == peer->member)) {

@@ -55,6 +55,7 @@ enum ring_field_id {
 	F_WEAK,
 	F_TIME,
 	F_EVEN_CLOCK,
+	F_LOST,
 	F_USER_TIME,
 	F_MAJOR,
 	F_MINOR,

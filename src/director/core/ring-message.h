@@ -108,6 +108,9 @@ struct ring_message {
 	   goes on evenly (struct director_time.wall) shows now, as far as the
 	   sender knows; 0 if not known. Seconds since 1970. */
 	uint64_t even_clock;
+	/* DIRECTOR from minor 10 on: the sender lost it so many milliseconds
+	   ago, and it isn't back; 0 if not */
+	uint32_t lost_msecs;
 
 	/* USER-MOVE, USER-KILLED, USER-KILLED-EVERYWHERE from minor 10 on: the how
 	   manieth move of that director (USER-KILLED: "director") it is; 0 if it

@@ -421,6 +421,17 @@ ring_member_lost(struct ring_member *member, const struct director_time *now)
 	member->lost_connected = FALSE;
 }
 
+/* It may have sessions that nobody sees. */
+static inline bool
+ring_member_is_lost(const struct director *director,
+		    const struct ring_member *member,
+		    const struct director_time *now)
+{
+	return member->lost_msecs != 0 && !member->removed &&
+		now->msecs < member->lost_msecs +
+			     director->set.lost_grace_msecs;
+}
+
 /* Do we know what a ring knows? */
 static inline bool ring_knows(const struct ring *ring)
 {

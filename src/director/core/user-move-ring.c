@@ -174,9 +174,7 @@ somebody_is_lost(struct user_moves *moves, const struct director_time *now)
 
 	list = ring_members_sorted(moves->director->ring->members, &count);
 	for (i = 0; i < count; i++) {
-		if (list[i]->lost_msecs != 0 && !list[i]->removed &&
-		    now->msecs < list[i]->lost_msecs +
-				 moves->director->set.lost_grace_msecs)
+		if (ring_member_is_lost(moves->director, list[i], now))
 			return TRUE;
 	}
 	return FALSE;

@@ -13,9 +13,7 @@ lost_member(const struct ring *ring, const struct director_time *now)
 
 	list = ring_members_sorted(ring->members, &count);
 	for (i = 0; i < count; i++) {
-		if (list[i]->lost_msecs != 0 && !list[i]->removed &&
-		    now->msecs < list[i]->lost_msecs +
-				 ring->director->set.lost_grace_msecs)
+		if (ring_member_is_lost(ring->director, list[i], now))
 			return list[i];
 	}
 	return NULL;
