@@ -141,8 +141,6 @@ static void random_director(struct ring_message *msg, unsigned int minor)
 		msg->instance = random_instance(minor);
 	if (msg->instance != 0)
 		msg->even_clock = random_changed(minor);
-	if (msg->even_clock != 0)
-		msg->lost_msecs = random_num(0, UINT32_MAX);
 }
 
 static void random_sync(struct ring_message *msg)
@@ -203,6 +201,11 @@ random_message(struct ring_message *msg, unsigned int minor)
 		break;
 	case RING_DIRECTOR:
 		random_director(msg, minor);
+		break;
+	case RING_DIRECTOR_LOST:
+		random_address(&msg->director);
+		msg->lost_msecs = random_num(0, UINT32_MAX);
+		msg->instance = random_instance(minor);
 		break;
 	case RING_DIRECTOR_REMOVE:
 		msg->changed = random_changed(minor);
@@ -301,6 +304,7 @@ static enum test_when when_of(enum ring_message_type type)
 	case RING_HAND_USER:
 	case RING_OPTIONS:
 	case RING_DONE:
+	case RING_DIRECTOR_LOST:
 		return HANDSHAKE;
 	default:
 		return below(2) == 0 ? HANDSHAKE : AFTERWARDS;
@@ -369,7 +373,7 @@ static void test_original(void **state ATTR_UNUSED)
 
 		if (is_kick(&msg))
 			msg.flag = FALSE;
-		msg.changed = msg.even_clock = msg.lost_msecs = 0;
+		msg.changed = msg.even_clock = 0;
 		msg.instance = 0;
 		if (line != NULL) {
 			assert_int_equal(test_parse(line, RING_MINOR_OURS,

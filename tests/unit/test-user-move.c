@@ -250,23 +250,79 @@ static void test_lost_member_told(void **state ATTR_UNUSED)
 	test_pass(700);
 	left = incoming("10.0.0.4");
 	greet(left, "10.0.0.4", 10, 444);
-	assert_said(left, "DIRECTOR|10.0.0.1|9090|1|111|1700000003|700\n");
-	assert_said(left, "DIRECTOR|10.0.0.3|9090|1|333|1700000003\n");
+	assert_said(left, "DIRECTOR-LOST|10.0.0.1|9090|700|111\n");
+	assert_int_equal(said(left, "DIRECTOR-LOST|"), 1);
+}
+
+/* Us at 10.0.0.2, and nobody has told us anything yet */
+static void begin_starting(void)
+{
+	begin(1);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &process);
+	ring_start(2, 4);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 10, 111);
+}
+
+static void done_starting(void)
+{
+	in(left, "HOST-HAND-START|1");
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST|10.1.0.2|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	in(left, "OPTIONS|consistent-hashing");
+	in(left, "DONE");
+	right = connected();
+	greet(right, "10.0.0.3", 10, 333);
+	in(right, "DONE");
+	ring_syncs(left, right);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
 }
 
 static void test_lost_member_heard(void **state ATTR_UNUSED)
 {
-	begin(4);
-	in(right, "DIRECTOR|10.0.0.4|9090|1|444|1700000000");
-	in(right, "DIRECTOR|10.0.0.4|9090|1|444|1700000000|5000");
-	/* they are there */
-	in(right, "DIRECTOR|10.0.0.1|9090|1|111|1700000000|5000");
-	in(right, "DIRECTOR|10.0.0.3|9090|1|333|1700000000|5000");
-	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
-	/* the first one counts */
-	in(left, "DIRECTOR|10.0.0.4|9090|1|444|1700000000|1");
+	begin_starting();
+	in(left, "DIRECTOR-LOST|10.0.0.4|9090|5000|444");
+	/* they are there, or aren't known */
+	in(left, "DIRECTOR-LOST|10.0.0.1|9090|5000|111");
+	in(left, "DIRECTOR-LOST|10.0.0.2|9090|5000|222");
+	in(left, "DIRECTOR-LOST|10.0.0.5|9090|5000|555");
+	done_starting();
 	pass(9000);
 	assert_not_said(right, "USER-KILLED");
+	pass(1500);
+	assert_said(right, "USER-KILLED");
+}
+
+static void test_lost_member_not_heard(void **state ATTR_UNUSED)
+{
+	begin_starting();
+	done_starting();
+	pass(4000);
+	assert_said(right, "USER-KILLED");
+}
+
+/* Those who are there have just started, too. */
+static void test_lost_member_assumed(void **state ATTR_UNUSED)
+{
+	begin(1);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &process);
+	ring_start(2, 4);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	test_pass(400);
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 10, 111);
+	assert_said(left, "DIRECTOR-LOST|10.0.0.4|9090|400\n");
+	in(left, "DIRECTOR-LOST|10.0.0.4|9090|300");
+	done_starting();
+	pass(8000);
+	assert_not_said(right, "USER-KILLED");
+	in(left, "SYNC|10.0.0.4|9090|1|10|1700000003|1|444");
 	pass(1500);
 	assert_said(right, "USER-KILLED");
 }
@@ -448,6 +504,8 @@ int main(void)
 		move_test(test_lost_member),
 		move_test(test_lost_member_told),
 		move_test(test_lost_member_heard),
+		move_test(test_lost_member_not_heard),
+		move_test(test_lost_member_assumed),
 		move_test(test_original),
 		move_test(test_tags),
 		move_test(test_too_many),

@@ -111,6 +111,8 @@ struct ring_member {
 	uint64_t lost_msecs;
 	uint64_t lost_instance;
 	bool lost_connected;
+	/* Nobody has told us yet whether it was lost before we started. */
+	bool lost_assumed;
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;

@@ -491,6 +491,8 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	ring_member_works(peer->member);
 	/* (Its SYNC shows that it is in the ring.) */
 	peer->member->lost_connected = TRUE;
+	/* It has told us whom it lost. */
+	ring_forget_assumed(ring);
 	if (peer->incoming)
 		done_incoming(ring, peer, now);
 	else

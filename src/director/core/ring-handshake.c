@@ -21,6 +21,8 @@ void ring_send_members(struct ring *ring, struct ring_peer *peer,
 		if (!list[i]->removed || peer->minor >= RING_MINOR_OURS)
 			ring_send_member(ring, peer, list[i], now);
 	}
+	if (peer->minor >= RING_MINOR_OURS)
+		ring_send_lost(ring, peer, now);
 }
 
 void ring_greet(struct ring *ring, struct ring_peer *peer,

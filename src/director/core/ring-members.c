@@ -26,9 +26,6 @@ void ring_send_member(struct ring *ring, struct ring_peer *peer,
 	struct ring_message msg;
 
 	member_message(member, now, &msg);
-	/* Only who was its neighbour knows, and may be gone itself soon. */
-	if (ring_member_is_lost(ring->director, member, now))
-		msg.lost_msecs = I_MAX(now->msecs - member->lost_msecs, 1);
 	ring_send(ring, peer, &msg);
 }
 
@@ -128,22 +125,6 @@ member_removed(struct ring *ring, struct ring_member *member,
 	ring_changed(ring, now);
 }
 
-/* The sender lost it before we were there, or far from us. */
-static void
-member_was_lost(struct ring *ring, struct ring_member *member,
-		const struct ring_message *msg, const struct director_time *now)
-{
-	uint64_t lost_msecs = now->msecs - I_MIN(msg->lost_msecs, now->msecs);
-
-	if (msg->lost_msecs == 0 || msg->instance != member->instance ||
-	    member->sync_msecs > lost_msecs ||
-	    ring_member_is_lost(ring->director, member, now) ||
-	    ring_member_has_peer(ring, member))
-		return;
-	ring_member_lost(member, now);
-	member->lost_msecs = I_MAX(lost_msecs, 1);
-}
-
 void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			  struct ring_message *msg,
 			  const struct director_time *now)
@@ -198,7 +179,6 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			ring_send_member(ring, peer, member, now);
 		}
 	}
-	member_was_lost(ring, member, msg, now);
 	/* Its ME may have waited until we had started. This hasn't. */
 	if (msg->even_clock != 0 &&
 	    (!member->clock_known || member == peer->member)) {
@@ -224,6 +204,56 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 	member->passed_on_msecs = now->msecs;
 	ring->members_changed = TRUE;
 	ring_tell_member(ring, member, peer->member, now);
+}
+
+void ring_send_lost(struct ring *ring, struct ring_peer *peer,
+		    const struct director_time *now)
+{
+	struct ring_member *const *list;
+	struct ring_message msg = { .type = RING_DIRECTOR_LOST };
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (!ring_member_is_lost(ring->director, list[i], now))
+			continue;
+		msg.director = list[i]->address;
+		msg.lost_msecs = now->msecs - list[i]->lost_msecs;
+		msg.instance = list[i]->lost_instance;
+		ring_send(ring, peer, &msg);
+	}
+}
+
+void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
+			       struct ring_message *msg,
+			       const struct director_time *now)
+{
+	struct ring_member *member =
+		ring_member_lookup(ring->members, &msg->director);
+	uint64_t lost_msecs = now->msecs - I_MIN(msg->lost_msecs, now->msecs);
+
+	if (member == NULL || member->self || member == peer->member ||
+	    member->sync_msecs > lost_msecs ||
+	    (ring_member_is_lost(ring->director, member, now) &&
+	     !member->lost_assumed) || ring_member_has_peer(ring, member))
+		return;
+	ring_member_lost(member, now);
+	member->lost_msecs = I_MAX(lost_msecs, 1);
+	member->lost_instance = msg->instance;
+}
+
+void ring_forget_assumed(struct ring *ring)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (list[i]->lost_assumed) {
+			list[i]->lost_assumed = FALSE;
+			list[i]->lost_msecs = 0;
+		}
+	}
 }
 
 void ring_handle_director_remove(struct ring *ring, struct ring_peer *peer,

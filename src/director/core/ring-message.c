@@ -31,7 +31,7 @@ const struct ring_field ring_fields[] = {
 	[F_EVEN_CLOCK] = { "clock", KIND_CHANGED, MEMBER(even_clock),
 			   RING_MINOR_OURS },
 	[F_LOST] = { "time since it was lost", KIND_UINT32, MEMBER(lost_msecs),
-		     RING_MINOR_OURS },
+		     0 },
 	[F_USER_TIME] = { "timestamp", KIND_TIME, MEMBER(timestamp),
 			  RING_MINOR_USER_TIMESTAMP },
 	[F_MAJOR] = { "major version", KIND_UINT32, MEMBER(major), 0 },
@@ -97,10 +97,12 @@ const struct ring_row ring_rows[RING_MESSAGE_TYPES] = {
 		{ F_OPTIONAL, F_ISNT_READY } },
 
 	[RING_DIRECTOR] = { NAME("DIRECTOR"), 0, OWN, ORDINARY,
-		{ DIRECTOR, F_OPTIONAL, F_CHANGED, F_INSTANCE, F_EVEN_CLOCK,
-		  F_LOST } },
+		{ DIRECTOR, F_OPTIONAL, F_CHANGED, F_INSTANCE,
+		  F_EVEN_CLOCK } },
 	[RING_DIRECTOR_REMOVE] = { NAME("DIRECTOR-REMOVE"), 2, OWN, ORDINARY,
 		{ DIRECTOR, F_OPTIONAL, F_CHANGED } },
+	[RING_DIRECTOR_LOST] = { NAME("DIRECTOR-LOST"), 10, LINK, HANDSHAKE,
+		{ DIRECTOR, F_LOST, F_OPTIONAL, F_INSTANCE } },
 	[RING_CONNECT] = { NAME("CONNECT"), 0, LINK, ORDINARY,
 		{ DIRECTOR, F_EXACTLY } },
 

@@ -35,6 +35,7 @@ enum ring_message_type {
 	/* Membership */
 	RING_DIRECTOR,
 	RING_DIRECTOR_REMOVE,
+	RING_DIRECTOR_LOST,
 	RING_CONNECT,
 	/* Backends */
 	RING_HOST,
@@ -92,11 +93,11 @@ struct ring_message {
 	   sender, and the number of what is asked or answered. */
 	struct ring_address origin;
 	uint32_t seq;
-	/* ME, DIRECTOR, DIRECTOR-REMOVE, CONNECT: which director;
+	/* ME, DIRECTOR, DIRECTOR-REMOVE, DIRECTOR-LOST, CONNECT: which director;
 	   RING_TRAVEL_TO: for whom it is */
 	struct ring_address director;
-	/* From minor 10 on. ME: which process start of it; DIRECTOR: the same, 0
-	   if not known; USER: of the director whose clock the timestamp is
+	/* From minor 10 on. ME: which process start of it; DIRECTOR:
+	   the same, 0 if not known; DIRECTOR-LOST: which one that was; USER: of the director whose clock the timestamp is
 	   of, 0 if not known. */
 	uint64_t instance;
 	/* HOST, HOST-REMOVE, DIRECTOR, DIRECTOR-REMOVE from minor 10 on: when
@@ -108,8 +109,7 @@ struct ring_message {
 	   goes on evenly (struct director_time.wall) shows now, as far as the
 	   sender knows; 0 if not known. Seconds since 1970. */
 	uint64_t even_clock;
-	/* DIRECTOR from minor 10 on: the sender lost it so many milliseconds
-	   ago, and it isn't back; 0 if not */
+	/* DIRECTOR-LOST: so many milliseconds ago */
 	uint32_t lost_msecs;
 
 	/* USER-MOVE, USER-KILLED, USER-KILLED-EVERYWHERE from minor 10 on: the how

@@ -267,6 +267,14 @@ void ring_left_verified(struct ring *ring, struct ring_peer *left,
 /* -- ring-handshake.c -- */
 
 /* All members, as DIRECTOR or, if the peer understands when, DIRECTOR-REMOVE */
+/* Tells which directors were lost a moment ago, as far as we know. */
+void ring_send_lost(struct ring *ring, struct ring_peer *peer,
+		    const struct director_time *now);
+void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
+			       struct ring_message *msg,
+			       const struct director_time *now);
+/* Somebody knew who was lost when we started, and has told us. */
+void ring_forget_assumed(struct ring *ring);
 void ring_send_members(struct ring *ring, struct ring_peer *peer,
 		       const struct director_time *now);
 void ring_greet(struct ring *ring, struct ring_peer *peer,
@@ -418,7 +426,16 @@ ring_member_lost(struct ring_member *member, const struct director_time *now)
 {
 	member->lost_msecs = now->msecs;
 	member->lost_instance = member->instance;
-	member->lost_connected = FALSE;
+	member->lost_connected = member->lost_assumed = FALSE;
+}
+
+/* We start: whoever knew may have started again, too. */
+static inline void
+ring_member_assume_lost(struct ring_member *member,
+			const struct director_time *now)
+{
+	member->lost_msecs = I_MAX(now->msecs, 1);
+	member->lost_assumed = TRUE;
 }
 
 /* It may have sessions that nobody sees. */

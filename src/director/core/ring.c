@@ -43,6 +43,7 @@ static const struct ring_rule {
 	[RING_DONE] = { ring_handle_done, WHEN_HANDSHAKE },
 	[RING_DIRECTOR] = { ring_handle_director, WHEN_ANY },
 	[RING_DIRECTOR_REMOVE] = { ring_handle_director_remove, WHEN_ANY },
+	[RING_DIRECTOR_LOST] = { ring_handle_director_lost, WHEN_HANDSHAKE },
 	[RING_CONNECT] = { ring_handle_connect, WHEN_ANY },
 	[RING_HOST] = { ring_handle_host, WHEN_ANY },
 	[RING_HOST_REMOVE] = { ring_handle_host_remove, WHEN_ANY },
@@ -89,8 +90,10 @@ struct ring *ring_init(struct director *director,
 	ring->last_seq = RING_FIRST_SEQ(set->started);
 	for (i = 0; i < set->members_count; i++) {
 		if (ring_member_lookup(ring->members,
-				       &set->members[i]) == NULL)
-			(void)ring_member_add(ring->members, &set->members[i]);
+				       &set->members[i]) == NULL) {
+			ring_member_assume_lost(ring_member_add(ring->members,
+						&set->members[i]), now);
+		}
 	}
 	ring->started_msecs = now->msecs;
 	ring->synced_changed_msecs = now->msecs;
