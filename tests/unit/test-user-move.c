@@ -97,7 +97,7 @@ static void test_unseen_before(void **state ATTR_UNUSED)
 	const char *target;
 
 	left = right = NULL;
-	begin(1);
+	begin_early(1);
 	target = elsewhere("jane");
 	restore_user_at("jane", hashed("jane"),
 			TEST_WALL + DIRECTOR_START_GRACE_MSECS / 1000);
@@ -267,12 +267,14 @@ static void begin_starting(void)
 	greet(left, "10.0.0.1", 10, 111);
 }
 
-static void done_starting(void)
+static void done_starting(const char *user)
 {
 	in(left, "HOST-HAND-START|1");
 	in(left, "HOST|10.1.0.1|100||U0||1");
 	in(left, "HOST|10.1.0.2|100||U0||1");
 	in(left, "HOST-HAND-END|1");
+	if (user != NULL)
+		in(left, "%s", user);
 	in(left, "OPTIONS|consistent-hashing");
 	in(left, "DONE");
 	right = connected();
@@ -290,7 +292,7 @@ static void test_lost_member_heard(void **state ATTR_UNUSED)
 	in(left, "DIRECTOR-LOST|10.0.0.1|9090|5000|111");
 	in(left, "DIRECTOR-LOST|10.0.0.2|9090|5000|222");
 	in(left, "DIRECTOR-LOST|10.0.0.5|9090|5000|555");
-	done_starting();
+	done_starting(NULL);
 	pass(9000);
 	assert_not_said(right, "USER-KILLED");
 	pass(1500);
@@ -300,9 +302,27 @@ static void test_lost_member_heard(void **state ATTR_UNUSED)
 static void test_lost_member_not_heard(void **state ATTR_UNUSED)
 {
 	begin_starting();
-	done_starting();
-	pass(4000);
+	done_starting(NULL);
+	pass(USER_UNSEEN_SECS * 1000 + 500);
 	assert_said(right, "USER-KILLED");
+}
+
+/* He is being moved; the process before us may have answered him just now. */
+static void test_handed_at_start(void **state ATTR_UNUSED)
+{
+	uint32_t hash = test_hash("june");
+	const char *ip = elsewhere("june");
+
+	begin_starting();
+	done_starting(t_strdup_printf("U|%u|%s|%lld|m", hash, ip,
+				      (long long)now.wall));
+	in(left, "USER-MOVE|10.0.0.1|9090|1|%u|%s|7", hash, ip);
+	in(left, "USER-KILLED|%u|%s|10.0.0.1|9090|7", hash, ip);
+	pass(USER_UNSEEN_SECS * 1000 - 750);
+	assert_not_said(right, t_strdup_printf("USER-KILLED|%u|", hash));
+	pass(1500);
+	assert_said(right, t_strdup_printf("USER-KILLED|%u|%s|10.0.0.1|9090|7",
+					   hash, ip));
 }
 
 /* Those who are there have just started, too. */
@@ -319,7 +339,7 @@ static void test_lost_member_assumed(void **state ATTR_UNUSED)
 	greet(left, "10.0.0.1", 10, 111);
 	assert_said(left, "DIRECTOR-LOST|10.0.0.4|9090|400\n");
 	in(left, "DIRECTOR-LOST|10.0.0.4|9090|300");
-	done_starting();
+	done_starting(NULL);
 	pass(8000);
 	assert_not_said(right, "USER-KILLED");
 	in(left, "SYNC|10.0.0.4|9090|1|10|1700000003|1|444");
@@ -506,6 +526,7 @@ int main(void)
 		move_test(test_lost_member_heard),
 		move_test(test_lost_member_not_heard),
 		move_test(test_lost_member_assumed),
+		move_test(test_handed_at_start),
 		move_test(test_original),
 		move_test(test_tags),
 		move_test(test_too_many),

@@ -265,25 +265,31 @@ void user_moves_backend_removed(struct user_moves *moves,
 
 /* -- Begins -- */
 
+/* Until when answers of before may become sessions, and his backend may need
+   time */
 static uint64_t
 hold_until(struct director *director, user_idx_t idx,
 	   const struct director_time *now)
 {
-	enum user_flags flags = user_table_flags(director->users, idx);
-	time_t used = user_table_timestamp(director->users, idx);
 	uint64_t msecs = director->set.user_kick_delay_msecs;
+	/* what the director process before us answered isn't known */
 	uint64_t unseen_until =
 		director->started_msecs + USER_UNSEEN_SECS * 1000;
 	uint64_t passed, until;
+	time_t used;
 
-	if ((flags & USER_FLAG_UNSEEN) != 0)
+	if (now->msecs >= unseen_until)
+		unseen_until = 0;
+	if (idx == USER_IDX_NONE)
+		return unseen_until;
+	if ((user_table_flags(director->users, idx) & USER_FLAG_UNSEEN) != 0)
 		msecs = I_MAX(msecs, USER_UNSEEN_SECS * 1000);
 	/* he was used at any time of that second */
+	used = user_table_timestamp(director->users, idx);
 	passed = used >= now->wall ? 0 : (now->wall - used - 1) * 1000ULL;
 	until = passed >= msecs ? 0 : now->msecs + msecs - passed;
-	/* what the director process before us answered isn't known */
-	return passed >= USER_UNSEEN_SECS * 1000 ||
-		now->msecs >= unseen_until ? until : I_MAX(until, unseen_until);
+	return passed >= USER_UNSEEN_SECS * 1000 ? until :
+		I_MAX(until, unseen_until);
 }
 
 struct user_move *
@@ -318,10 +324,10 @@ user_move_new(struct user_moves *moves, const struct backend *backend,
 	move->started_msecs = now->msecs;
 	move->deadline_msecs = now->msecs;
 	idx = user_table_lookup(director->users, move->tag, hash, now->wall);
+	move->hold_msecs = hold_until(director, idx, now);
 	if (idx != USER_IDX_NONE) {
 		old = backend_by_slot(director->backends,
 				      user_table_slot(director->users, idx));
-		move->hold_msecs = hold_until(director, idx, now);
 		move->from_ip = old->ip;
 		if (old != backend) {
 			director_untold_move(director, idx, now);
