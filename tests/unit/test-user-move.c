@@ -184,11 +184,21 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	assert_not_said(right, "USER-KILLED");
 	pass(500);
 	assert_int_equal(said(right, killed), 1);
+	/* again only if the move is told again: it would go round as fast as it
+	   can, were its initiator not there */
+	in(left, "%s", killed);
+	pass(250);
+	assert_int_equal(said(right, killed), 1);
+	in(left, "USER-MOVE|10.0.0.1|9090|6|%u|%s|5", test_hash("jane"),
+	   target);
+	in(left, "%s", killed);
+	pass(250);
+	assert_int_equal(said(right, killed), 2);
 	assert_int_equal(lookup->state, 0);
-	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|%u|%s|5",
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|%u|%s|5",
 	   test_hash("jane"), target);
 	ring_end();
-	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|");
+	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|");
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
 }

@@ -42,6 +42,9 @@ struct move_wave {
 	   unless there is another one by then, whom it has passed over. */
 	bool arrived;
 	unsigned int arrived_left;
+	/* It was, since its initiator told of the move last: if that one isn't in
+	   the ring, it would go round without end. */
+	bool passed;
 };
 
 struct user_move {

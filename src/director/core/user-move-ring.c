@@ -54,7 +54,7 @@ user_move_heard(struct user_move *move, const struct ring_address *initiator,
 	else if (number > wave->number) {
 		wave->number = number;
 		wave->news_msecs = now->msecs;
-		wave->arrived = FALSE;
+		wave->arrived = wave->passed = FALSE;
 	}
 	return wave;
 }
@@ -304,6 +304,7 @@ waves_run(struct user_moves *moves, struct user_move *move,
 			wave->arrived = FALSE;
 		if (wave != own && wave->arrived && ring->right != NULL) {
 			wave->arrived = FALSE;
+			wave->passed = TRUE;
 			send_killed(moves, move, wave);
 		}
 	}
@@ -449,8 +450,10 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 		wave_not_ended(moves, &msg->origin, msg->wave);
 		wave = user_move_heard(move, &msg->origin, msg->wave, now);
 		/* Its wave alone could go round for ever. */
-		if (wave != NULL)
+		if (wave != NULL) {
 			wave->news_msecs = now->msecs;
+			wave->passed = FALSE;
+		}
 	}
 	user_move_set_deadline(moves, move, now->msecs);
 }
@@ -494,7 +497,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
 	wave = user_move_heard(move, &msg->director, msg->wave, now);
-	if (wave == NULL)
+	if (wave == NULL || wave->passed)
 		return;
 	wave->arrived = TRUE;
 	wave->arrived_left = ring->left_changes;
