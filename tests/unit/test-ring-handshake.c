@@ -81,12 +81,38 @@ static void test_users_after_late_greeting(void **state ATTR_UNUSED)
 			 TEST_WALL - 20);
 }
 
+/* What we remember of before isn't worth a conflict: he was moved meanwhile. */
+static void test_user_told_at_start(void **state ATTR_UNUSED)
+{
+	struct test_conn *right;
+	const char *user = "u0";
+	unsigned int i;
+
+	ring_init(2, 3);
+	restore_host("10.1.0.1", "");
+	restore_host("10.1.0.2", "");
+	restore_config("10.1.0.1", "");
+	restore_config("10.1.0.2", "");
+	/* of two the lower address would hold */
+	for (i = 1; strcmp(hashed(user), "10.1.0.2") != 0; i++)
+		user = t_strdup_printf("u%u", i);
+	restore_user(user, "10.1.0.1");
+	test_configure_restored("10.1.0.1 10.1.0.2", TRUE);
+	ring_end();
+	right = right_joins("10.0.0.3", 10);
+	assert_string_equal(known(user, ""), "10.1.0.1");
+	in(right, "USER|%u|10.1.0.2|%u|333", test_hash(user), TEST_WALL);
+	assert_string_equal(known(user, ""), "10.1.0.2");
+	assert_not_said(right, "USER-KICK-HASH");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_users_without_pause),
 		ring_test(test_users_wait_for_room),
 		ring_test(test_users_after_late_greeting),
+		ring_test(test_user_told_at_start),
 	};
 
 	return run_test_cases(tests);

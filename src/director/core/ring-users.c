@@ -159,8 +159,9 @@ set_backend(struct director *director, user_idx_t idx, struct backend *backend)
 }
 
 static enum refresh_result
-refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
-	      time_t timestamp, bool weak, const struct director_time *now)
+refresh_known(struct ring *ring, const struct ring_message *msg,
+	      user_idx_t idx, struct backend *backend, time_t timestamp,
+	      bool weak, const struct director_time *now)
 {
 	struct user_table *users = ring->director->users;
 	enum user_flags flags = user_table_flags(users, idx);
@@ -191,8 +192,11 @@ refresh_known(struct ring *ring, user_idx_t idx, struct backend *backend,
 		}
 		result = REFRESH_CHANGED;
 	} else if (!same) {
-		if ((flags & USER_FLAG_LEASED) == 0 &&
-		    user_table_is_near_expiry(users, idx, now->wall)) {
+		/* What we remember from before ends anyway when we have
+		   joined, and he may have been moved meanwhile. */
+		if ((msg->type == RING_USER && !ring_knows(ring)) ||
+		    ((flags & USER_FLAG_LEASED) == 0 &&
+		     user_table_is_near_expiry(users, idx, now->wall))) {
 			set_backend(ring->director, idx, backend);
 			result = REFRESH_CHANGED;
 		} else {
@@ -240,8 +244,8 @@ user_refresh(struct ring *ring, const struct ring_message *msg,
 	if (idx != USER_IDX_NONE) {
 		if (msg->type == RING_USER && !msg->has_timestamp)
 			timestamp = untold_time(director, idx, now);
-		*result_r = refresh_known(ring, idx, backend, timestamp, weak,
-					  now);
+		*result_r = refresh_known(ring, msg, idx, backend, timestamp,
+					  weak, now);
 		return idx;
 	}
 	idx = director_user_add(director, backend->tag, msg->hash,
