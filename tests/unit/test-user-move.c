@@ -317,6 +317,24 @@ static void test_lost_member_not_heard(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED");
 }
 
+/* Who has just started doesn't know better than we do. */
+static void test_lost_member_assumed_elsewhere(void **state ATTR_UNUSED)
+{
+	const struct ring_address address = address_of("10.0.0.4");
+	const struct ring_member *member;
+	struct test_conn *again;
+
+	begin(4);
+	member = ring_member_lookup(ring_get_members(director_ring(director)),
+				    &address);
+	again = incoming("10.0.0.1");
+	greet(again, "10.0.0.1", 10, TEST_INSTANCE_LEFT);
+	in(again, "DIRECTOR-LOST|10.0.0.4|9090|5");
+	assert_true(member->lost_msecs == 0);
+	in(again, "DIRECTOR-LOST|10.0.0.4|9090|5|444");
+	assert_true(member->lost_msecs == now.msecs - 5);
+}
+
 /* He is being moved; the process before us may have answered him just now. */
 static void test_handed_at_start(void **state ATTR_UNUSED)
 {
@@ -536,6 +554,7 @@ int main(void)
 		move_test(test_lost_member_heard),
 		move_test(test_lost_member_not_heard),
 		move_test(test_lost_member_assumed),
+		move_test(test_lost_member_assumed_elsewhere),
 		move_test(test_handed_at_start),
 		move_test(test_original),
 		move_test(test_tags),

@@ -232,7 +232,9 @@ void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
 		ring_member_lookup(ring->members, &msg->director);
 	uint64_t lost_msecs = now->msecs - I_MIN(msg->lost_msecs, now->msecs);
 
+	/* Without instance the sender has only started. */
 	if (member == NULL || member->self || member == peer->member ||
+	    (msg->instance == 0 && !member->lost_assumed) ||
 	    member->sync_msecs > lost_msecs ||
 	    (ring_member_is_lost(ring->director, member, now) &&
 	     !member->lost_assumed) || ring_member_has_peer(ring, member))
