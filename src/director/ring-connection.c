@@ -12,12 +12,12 @@
 #include "listener.h"
 #include "ring-connection.h"
 
-/* So long lines are handled before others have their turn. The clock is looked
-   at after so many: moves cost 20 times as much as users, of which there are
-   millions in a handshake. */
+/* So long lines are handled before others have their turn; longer in a
+   handshake, which may have millions of users. The clock is looked at after so
+   many lines. */
 #define RING_TURN_NSECS (500*1000)
+#define RING_HANDSHAKE_TURN_NSECS (3*1000*1000)
 #define RING_TURN_LINES 32
-#define RING_MAX_HANDSHAKE_LINES 10000
 /* What one read() may bring; the line's own limit is RING_LINE_MAX. */
 #define RING_INPUT_SIZE (64*1024)
 /* The core is told that there is room again below this. */
@@ -129,10 +129,10 @@ static void ring_resume(struct ring_connection *rc);
 static bool ring_turn_is_over(const struct ring_connection *rc,
 			      unsigned int count, uint64_t began)
 {
-	if (rc->peer->state != RING_PEER_DONE)
-		return count == RING_MAX_HANDSHAKE_LINES;
 	return count > 0 && count % RING_TURN_LINES == 0 &&
-		i_nanoseconds() - began >= RING_TURN_NSECS;
+		i_nanoseconds() - began >=
+		(rc->peer->state == RING_PEER_DONE ? RING_TURN_NSECS :
+		 RING_HANDSHAKE_TURN_NSECS);
 }
 
 static void ring_lines(struct ring_connection *rc)

@@ -309,6 +309,25 @@ static void test_lost_member_heard(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED");
 }
 
+/* The same, and we have begun to connect to it: it hangs. */
+static void test_lost_member_hangs(void **state ATTR_UNUSED)
+{
+	const struct ring_address address = address_of("10.0.0.3");
+	const struct ring_member *member;
+
+	begin_starting();
+	member = ring_member_lookup(ring_get_members(director_ring(director)),
+				    &address);
+	assert_ptr_equal(connected()->peer->member, member);
+	in(left, "DIRECTOR-LOST|10.0.0.3|9090|5000|333");
+	in(left, "HOST-HAND-START|1");
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	in(left, "OPTIONS|consistent-hashing");
+	in(left, "DONE");
+	assert_true(member->lost_msecs == now.msecs - 5000);
+}
+
 static void test_lost_member_not_heard(void **state ATTR_UNUSED)
 {
 	begin_starting();
@@ -552,6 +571,7 @@ int main(void)
 		move_test(test_lost_member),
 		move_test(test_lost_member_told),
 		move_test(test_lost_member_heard),
+		move_test(test_lost_member_hangs),
 		move_test(test_lost_member_not_heard),
 		move_test(test_lost_member_assumed),
 		move_test(test_lost_member_assumed_elsewhere),

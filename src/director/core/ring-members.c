@@ -231,14 +231,20 @@ void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
 	struct ring_member *member =
 		ring_member_lookup(ring->members, &msg->director);
 	uint64_t lost_msecs = now->msecs - I_MIN(msg->lost_msecs, now->msecs);
+	const struct ring_peer *other;
 
 	/* Without instance the sender has only started. */
 	if (member == NULL || member->self || member == peer->member ||
 	    (msg->instance == 0 && !member->lost_assumed) ||
 	    member->sync_msecs > lost_msecs ||
 	    (ring_member_is_lost(ring->director, member, now) &&
-	     !member->lost_assumed) || ring_member_has_peer(ring, member))
+	     !member->lost_assumed))
 		return;
+	for (other = ring->peers; other != NULL; other = other->next) {
+		/* (who hangs is connected, but doesn't answer) */
+		if (other->member == member && other->done_received)
+			return;
+	}
 	ring_member_lost(member, now);
 	member->lost_msecs = I_MAX(lost_msecs, 1);
 	member->lost_instance = msg->instance;

@@ -96,9 +96,10 @@ struct ring_message {
 	/* ME, DIRECTOR, DIRECTOR-REMOVE, DIRECTOR-LOST, CONNECT: which director;
 	   RING_TRAVEL_TO: for whom it is */
 	struct ring_address director;
-	/* From minor 10 on. ME: which process start of it; DIRECTOR:
-	   the same, 0 if not known; DIRECTOR-LOST: which one that was; USER: of the director whose clock the timestamp is
-	   of, 0 if not known. */
+	/* From minor 10 on. ME: which process start of it; DIRECTOR: the same, 0
+	   if not known; DIRECTOR-LOST: of the process that was lost, 0 if not
+	   known; USER: of the director whose clock the timestamp is of, 0 if
+	   not known. */
 	uint64_t instance;
 	/* HOST, HOST-REMOVE, DIRECTOR, DIRECTOR-REMOVE from minor 10 on: when
 	   it was changed. The higher one is the newer one. Milliseconds since

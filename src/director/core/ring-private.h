@@ -260,13 +260,6 @@ void ring_tell_member(struct ring *ring, const struct ring_member *member,
 void ring_send_member(struct ring *ring, struct ring_peer *peer,
 		      const struct ring_member *member,
 		      const struct director_time *now);
-/* Our left has answered a PING: it is alive. */
-void ring_left_verified(struct ring *ring, struct ring_peer *left,
-			const struct director_time *now);
-
-/* -- ring-handshake.c -- */
-
-/* All members, as DIRECTOR or, if the peer understands when, DIRECTOR-REMOVE */
 /* Tells which directors were lost a moment ago, as far as we know. */
 void ring_send_lost(struct ring *ring, struct ring_peer *peer,
 		    const struct director_time *now);
@@ -275,6 +268,13 @@ void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
 			       const struct director_time *now);
 /* Somebody knew who was lost when we started, and has told us. */
 void ring_forget_assumed(struct ring *ring);
+/* Our left has answered a PING: it is alive. */
+void ring_left_verified(struct ring *ring, struct ring_peer *left,
+			const struct director_time *now);
+
+/* -- ring-handshake.c -- */
+
+/* All members, as DIRECTOR or, if the peer understands when, DIRECTOR-REMOVE */
 void ring_send_members(struct ring *ring, struct ring_peer *peer,
 		       const struct director_time *now);
 void ring_greet(struct ring *ring, struct ring_peer *peer,
