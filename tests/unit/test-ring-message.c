@@ -316,6 +316,7 @@ static void test_too_many_arguments(void **state ATTR_UNUSED)
 		"U\t5\t10.0.0.2\t1\tw",
 		"DIRECTOR\t10.0.0.1\t9090\t4\t5\t6",
 		"DIRECTOR-REMOVE\t10.0.0.1\t9090\t4",
+		"DIRECTOR-LOST\t10.0.0.1\t9090\t4\t5",
 		"HOST\t10.0.0.1\t9090\t7\t10.0.0.2\t100\t\tU1\tx\t4",
 		"USER\t5\t10.0.0.2\t9\t4",
 		"SYNC\t10.0.0.1\t9090\t3\t9\t1\t2\t4",

@@ -264,8 +264,8 @@ static void test_lost_member_told(void **state ATTR_UNUSED)
 	assert_int_equal(said(left, "DIRECTOR-LOST|"), 1);
 }
 
-/* Us at 10.0.0.2, and nobody has told us anything yet */
-static void begin_starting(void)
+/* Us at 10.0.0.2, for so long, and nobody has told us anything yet */
+static void begin_starting(unsigned int msecs)
 {
 	begin(1);
 	session_plugin_lost(director_leases(director), &plugin, now.msecs);
@@ -273,6 +273,7 @@ static void begin_starting(void)
 	ring_start(2, 4);
 	process = login_process_ref(director_leases(director), 100);
 	plugin = session_plugin_init(director_leases(director), process);
+	test_pass(msecs);
 	left = incoming("10.0.0.1");
 	greet(left, "10.0.0.1", 10, 111);
 }
@@ -296,7 +297,7 @@ static void done_starting(const char *user)
 
 static void test_lost_member_heard(void **state ATTR_UNUSED)
 {
-	begin_starting();
+	begin_starting(0);
 	in(left, "DIRECTOR-LOST|10.0.0.4|9090|5000|444");
 	/* they are there, or aren't known */
 	in(left, "DIRECTOR-LOST|10.0.0.1|9090|5000|111");
@@ -315,7 +316,7 @@ static void test_lost_member_hangs(void **state ATTR_UNUSED)
 	const struct ring_address address = address_of("10.0.0.3");
 	const struct ring_member *member;
 
-	begin_starting();
+	begin_starting(0);
 	member = ring_member_lookup(ring_get_members(director_ring(director)),
 				    &address);
 	assert_ptr_equal(connected()->peer->member, member);
@@ -330,7 +331,7 @@ static void test_lost_member_hangs(void **state ATTR_UNUSED)
 
 static void test_lost_member_not_heard(void **state ATTR_UNUSED)
 {
-	begin_starting();
+	begin_starting(0);
 	done_starting(NULL);
 	pass(USER_UNSEEN_SECS * 1000 + 500);
 	assert_said(right, "USER-KILLED");
@@ -360,7 +361,7 @@ static void test_handed_at_start(void **state ATTR_UNUSED)
 	uint32_t hash = test_hash("june");
 	const char *ip = elsewhere("june");
 
-	begin_starting();
+	begin_starting(0);
 	done_starting(t_strdup_printf("U|%u|%s|%lld|m", hash, ip,
 				      (long long)now.wall));
 	in(left, "USER-MOVE|10.0.0.1|9090|1|%u|%s|7", hash, ip);
@@ -375,15 +376,7 @@ static void test_handed_at_start(void **state ATTR_UNUSED)
 /* Those who are there have just started, too. */
 static void test_lost_member_assumed(void **state ATTR_UNUSED)
 {
-	begin(1);
-	session_plugin_lost(director_leases(director), &plugin, now.msecs);
-	login_process_unref(director_leases(director), &process);
-	ring_start(2, 4);
-	process = login_process_ref(director_leases(director), 100);
-	plugin = session_plugin_init(director_leases(director), process);
-	test_pass(400);
-	left = incoming("10.0.0.1");
-	greet(left, "10.0.0.1", 10, 111);
+	begin_starting(400);
 	assert_said(left, "DIRECTOR-LOST|10.0.0.4|9090|400\n");
 	in(left, "DIRECTOR-LOST|10.0.0.4|9090|300");
 	done_starting(NULL);
