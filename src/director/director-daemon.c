@@ -3,6 +3,7 @@
 #include "lib.h"
 #include "array.h"
 #include "ioloop.h"
+#include "time-util.h"
 #include "str.h"
 #include "process-title.h"
 #include "randgen.h"
@@ -30,8 +31,10 @@
 
 #define JOURNAL_DIR "director"
 #define JOURNAL_LOCK_WAIT_SECS 5
-/* Users looked at in a slice of writing the journal */
-#define JOURNAL_DUMP_STEPS 1000
+/* A slice of writing the journal takes so long, and looks at so many users
+   between two looks at the clock. Lookups wait for it twice. */
+#define JOURNAL_SLICE_NSECS (200*1000)
+#define JOURNAL_SLICE_STEPS 64
 
 /* A process of before of which /proc doesn't tell when it started counts so
    long. */
@@ -229,9 +232,15 @@ static bool daemon_dump(uint32_t *pos, journal_callback_t *callback,
 {
 	struct dump_context ctx = { .callback = callback, .context = context };
 	struct director_time now = director_daemon_now();
+	uint64_t start = i_nanoseconds();
+	bool more;
 
-	return director_dump(director_daemon.core, pos, JOURNAL_DUMP_STEPS,
-			     &now, dump_record, &ctx);
+	do {
+		more = director_dump(director_daemon.core, pos,
+				     JOURNAL_SLICE_STEPS, &now, dump_record,
+				     &ctx);
+	} while (more && i_nanoseconds() - start < JOURNAL_SLICE_NSECS);
+	return more;
 }
 
 struct restore_context {
