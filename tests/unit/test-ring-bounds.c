@@ -173,6 +173,24 @@ static void test_tags(void **state ATTR_UNUSED)
 	assert_non_null(get("10.1.0.1"));
 }
 
+/* Of two rounds of a director that is gone the later one has the older time: each
+   made the other one look as if its director had started again. */
+static void test_syncs_chase(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_of(4, &left, &right);
+	forget_sent();
+	for (i = 0; i < 20; i++) {
+		in(left, "SYNC|10.0.0.4|9090|4|10|%u|%u", TEST_WALL,
+		   backends_hash(director_backends(director)));
+		in(left, "SYNC|10.0.0.4|9090|5|10|%u|%u", TEST_WALL - 1000,
+		   backends_hash(director_backends(director)));
+	}
+	assert_in_range(said(right, "SYNC|10.0.0.4|9090|"), 2, 15);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -183,6 +201,7 @@ int main(void)
 		ring_test(test_removed_backends),
 		ring_test(test_rests_before_first_ring),
 		ring_test(test_rests_while_output_is_full),
+		ring_test(test_syncs_chase),
 	};
 
 	return run_test_cases(tests);

@@ -6,6 +6,8 @@
 
 /* Several slices */
 #define TEST_USERS 20000
+/* doc/ring-protocol.md §4 */
+#define TEST_EARLY_USERS_MAX 16384
 
 /* Us at 10.0.0.2 with many users. Our right has gone, the next one greets. */
 static struct test_conn *next_one_greets(void)
@@ -106,6 +108,67 @@ static void test_user_told_at_start(void **state ATTR_UNUSED)
 	assert_not_said(right, "USER-KICK-HASH");
 }
 
+/* Who hands the ring to us gets what it told us before only from us. */
+static void test_users_told_before_handshake(void **state ATTR_UNUSED)
+{
+	struct test_conn *right;
+
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 10);
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("jane"), TEST_WALL);
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("joe"), TEST_WALL);
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("kate"), TEST_WALL);
+	in(right, "USER|%u|10.1.0.2|%u|333", test_hash("kate"), TEST_WALL);
+	in(right, "USER|%u|10.1.0.9|%u|333", test_hash("ann"), TEST_WALL);
+	(void)left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
+		t_strdup_printf("U|%u|10.1.0.2|%u", test_hash("joe"),
+				TEST_WALL));
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+	assert_string_equal(known("kate", ""), "10.1.0.2");
+	/* what it hands over counts more */
+	assert_string_equal(known("joe", ""), "10.1.0.2");
+	/* no such backend */
+	assert_string_equal(known("ann", ""), "none");
+}
+
+static void test_users_flushed_before_handshake(void **state ATTR_UNUSED)
+{
+	struct test_conn *right;
+
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 10);
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("jane"), TEST_WALL);
+	in(right, "USER|%u|10.1.0.2|%u|333", test_hash("kate"), TEST_WALL);
+	in(right, "HOST-FLUSH|10.0.0.3|9090|1|10.1.0.1");
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("joe"), TEST_WALL);
+	/* he has expired since */
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("ann"),
+	   TEST_WALL - 895);
+	test_pass(6000);
+	(void)left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_string_equal(known("jane", ""), "none");
+	assert_string_equal(known("kate", ""), "10.1.0.2");
+	assert_string_equal(known("joe", ""), "10.1.0.1");
+	assert_string_equal(known("ann", ""), "none");
+}
+
+/* Whoever tells of more has to tell them again. */
+static void test_users_before_handshake_are_limited(void **state ATTR_UNUSED)
+{
+	struct test_conn *right;
+	unsigned int i;
+
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 10);
+	for (i = 1; i <= TEST_EARLY_USERS_MAX + 100; i++) T_BEGIN {
+		in(right, "USER|%u|10.1.0.1|%u|333", i, TEST_WALL);
+	} T_END;
+	forget_sent();
+	(void)left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_int_equal(user_table_count(director_users(director)),
+			 TEST_EARLY_USERS_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -113,6 +176,9 @@ int main(void)
 		ring_test(test_users_wait_for_room),
 		ring_test(test_users_after_late_greeting),
 		ring_test(test_user_told_at_start),
+		ring_test(test_users_told_before_handshake),
+		ring_test(test_users_flushed_before_handshake),
+		ring_test(test_users_before_handshake_are_limited),
 	};
 
 	return run_test_cases(tests);

@@ -224,6 +224,7 @@ ring_member_sync(struct ring_member *member,
 		 const struct ring_sync_memory *sync)
 {
 	enum ring_sync_action action = RING_SYNC_FORWARD;
+	time_t newest;
 
 	if (sync->seq < member->sync.seq) {
 		if (sync->timestamp < member->sync.timestamp +
@@ -237,7 +238,10 @@ ring_member_sync(struct ring_member *member,
 		member->sync_count++;
 		return RING_SYNC_FORWARD;
 	}
+	newest = I_MAX(member->sync.timestamp, sync->timestamp);
 	member->sync = *sync;
+	/* else two of one who is gone could each make the other one stale */
+	member->sync.timestamp = newest;
 	member->sync_count = 1;
 	return action;
 }

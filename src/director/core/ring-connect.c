@@ -486,6 +486,7 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 	peer->isnt_ready = msg->flag;
 	if (peer->joining) {
 		ring->joined = TRUE;
+		ring_early_users_restore(ring, now);
 		director_users_replaced(ring->director);
 	}
 	ring_member_works(peer->member);

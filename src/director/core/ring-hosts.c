@@ -431,6 +431,7 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 		removed_learn_time(ring, msg);
 		return;
 	}
+	ring_early_users_forget(ring, &msg->ip);
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend == NULL) {
 		removed = removed_find(ring, &msg->ip);
@@ -467,6 +468,7 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 
 	if (!ring_accept(ring, msg))
 		return;
+	ring_early_users_forget(ring, &msg->ip);
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend == NULL)
 		return;

@@ -115,6 +115,18 @@ struct ring {
 
 	/* Backends that were removed */
 	ARRAY(struct ring_removed_host) removed_hosts;
+	/* USERs that came before we joined the ring: who hands it to us may have
+	   got them later. At most RING_EARLY_USERS_MAX. */
+	ARRAY(struct ring_early_user) early_users;
+};
+
+#define RING_EARLY_USERS_MAX 16384
+
+struct ring_early_user {
+	uint32_t hash;
+	struct ip_addr ip;
+	/* struct director_time.wall */
+	time_t timestamp;
 };
 
 struct ring_removed_host {
@@ -338,6 +350,12 @@ bool ring_refresh_is_due(struct ring *ring, uint32_t hash,
 			 time_t old_timestamp, time_t timestamp);
 /* Starts the agreement that he is near expiry. */
 void ring_user_weaken(struct ring *ring, user_idx_t idx);
+/* We have joined: USERs that came before and that the handshake didn't know of
+   count, unless we know of the user from somewhere else. */
+void ring_early_users_restore(struct ring *ring,
+			      const struct director_time *now);
+/* All users of this backend are forgotten. */
+void ring_early_users_forget(struct ring *ring, const struct ip_addr *ip);
 void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now);
 void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,

@@ -176,6 +176,7 @@ void ring_set_synced(struct ring *ring, const struct director_time *now)
 	struct backend *const *backends;
 	unsigned int i, count;
 
+	array_clear(&ring->early_users);
 	if (ring->left != NULL)
 		ring->left->synced = TRUE;
 	if (ring->right != NULL)

@@ -56,6 +56,13 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	struct director *director = ring->director;
 	struct ring_message msg;
 
+	if ((user_table_flags(director->users, idx) & USER_FLAG_MOVING) != 0 &&
+	    ring_min_minor(ring) >= RING_MINOR_OURS) {
+		/* He isn't there before the move ends, and who has just connected
+		   may not know of it. (With 2.3 members several may move him at
+		   once, and this is how they agree.) */
+		return;
+	}
 	backend_by_slot(director->backends,
 			user_table_slot(director->users, idx))->told_msecs =
 		I_MAX(now->msecs, 1);
@@ -276,18 +283,85 @@ message_time(struct ring *ring, const struct ring_message *msg,
 	return ring_time_from_wire(now, msg->timestamp);
 }
 
+/* -- Told before we have joined -- */
+
+static void early_user_add(struct ring *ring, const struct ring_message *msg,
+			   time_t timestamp)
+{
+	struct ring_early_user *user;
+
+	if (array_count(&ring->early_users) >= RING_EARLY_USERS_MAX)
+		return;
+	user = array_append_space(&ring->early_users);
+	user->hash = msg->hash;
+	user->ip = msg->ip;
+	user->timestamp = timestamp;
+}
+
+void ring_early_users_forget(struct ring *ring, const struct ip_addr *ip)
+{
+	struct ring_early_user *user;
+	unsigned int kept = 0;
+
+	array_foreach_modifiable(&ring->early_users, user) {
+		if (!net_ip_compare(&user->ip, ip))
+			*array_idx_modifiable(&ring->early_users, kept++) =
+				*user;
+	}
+	array_delete(&ring->early_users, kept,
+		     array_count(&ring->early_users) - kept);
+}
+
+static void
+early_user_restore(struct director *director,
+		   const struct ring_early_user *user,
+		   const struct director_time *now)
+{
+	struct backend *backend =
+		backend_lookup(director->backends, &user->ip);
+	time_t timestamp = I_MIN(user->timestamp, now->wall);
+	user_idx_t idx;
+
+	if (backend == NULL || timestamp +
+	    (time_t)director->set.user_expire_secs <= now->wall)
+		return;
+	idx = director_user_find(director, backend->tag, user->hash, now);
+	if (idx == USER_IDX_NONE) {
+		idx = director_user_add(director, backend->tag, user->hash,
+					backend->slot, timestamp, now);
+		if (idx != USER_IDX_NONE)
+			director_user_placed(director, idx);
+	} else if (user_table_slot(director->users, idx) == backend->slot &&
+		   user_table_timestamp(director->users, idx) < timestamp)
+		user_table_set_timestamp(director->users, idx, timestamp);
+}
+
+void ring_early_users_restore(struct ring *ring,
+			      const struct director_time *now)
+{
+	unsigned int i;
+
+	/* of two about the same user the later one counts */
+	for (i = array_count(&ring->early_users); i > 0; i--) {
+		early_user_restore(ring->director,
+				   array_idx(&ring->early_users, i - 1), now);
+	}
+	array_clear(&ring->early_users);
+}
+
 void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 		      struct ring_message *msg, const struct director_time *now)
 {
 	enum refresh_result result;
 	struct backend *backend;
-	time_t timestamp;
+	time_t timestamp = message_time(ring, msg, msg->instance, now);
 	user_idx_t idx;
 
+	if (!ring_knows(ring))
+		early_user_add(ring, msg, timestamp);
 	backend = backend_lookup(ring->director->backends, &msg->ip);
 	if (backend == NULL)
 		return;
-	timestamp = message_time(ring, msg, msg->instance, now);
 	idx = user_refresh(ring, msg, backend, timestamp, FALSE, now, &result);
 	if (idx == USER_IDX_NONE || result == REFRESH_SAME)
 		return;

@@ -83,6 +83,7 @@ struct ring *ring_init(struct director *director,
 		(void)net_addr2ip("127.0.0.1", &ring->set.self.ip);
 	ring->members = ring_members_init();
 	i_array_init(&ring->removed_hosts, 8);
+	i_array_init(&ring->early_users, 8);
 	ring->self = ring_member_add(ring->members, &ring->set.self);
 	ring->self->self = TRUE;
 	ring->self->instance = RING_INSTANCE(set->started / 16,
@@ -115,6 +116,7 @@ void ring_deinit(struct ring **_ring)
 		ring_peer_end(ring, ring->peers, RING_QUIT_SHUTDOWN);
 		ring_peer_close(ring, ring->peers);
 	}
+	array_free(&ring->early_users);
 	array_free(&ring->removed_hosts);
 	ring_members_deinit(&ring->members);
 	i_free(ring);
