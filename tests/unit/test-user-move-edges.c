@@ -25,7 +25,7 @@ static void test_after_broken_ring(void **state ATTR_UNUSED)
 static void test_while_joining(void **state ATTR_UNUSED)
 {
 	struct test_lookup *lookup;
-	const char *target;
+	const char *target, *home;
 
 	kicks = str_new(test_pool, 128);
 	ring_start(2, 3);
@@ -37,22 +37,54 @@ static void test_while_joining(void **state ATTR_UNUSED)
 	   target);
 	left = incoming("10.0.0.1");
 	greet(left, "10.0.0.1", 10, TEST_INSTANCE_LEFT);
+	home = hashed("jane");
 	in(left, "HOST-HAND-START|1");
 	test_pass(500);
-	in(left, "HOST|10.1.0.1|100||U0||1");
-	in(left, "HOST|10.1.0.2|100||U0||1");
+	in(left, "HOST|%s|100||U0||1", home);
+	/* still not the one where he goes */
+	test_pass(500);
+	in(left, "HOST|%s|100||U0||1", target);
 	in(left, "HOST-HAND-END|1");
-	in(left, "U|%u|%s|%u", test_hash("jane"), hashed("jane"), TEST_WALL);
+	in(left, "U|%u|%s|%u", test_hash("jane"), home, TEST_WALL);
 	in(left, "OPTIONS|consistent-hashing");
 	in(left, "DONE");
 	ring_syncs(left, right);
 	lookup = test_lookup("jane");
 	assert_int_equal(lookup->state, 0);
+	assert_string_equal(known("jane", ""), target);
 	in(left, "USER-KILLED-EVERYWHERE|10.0.0.3|9090|6|%u|%s|5",
 	   test_hash("jane"), target);
 	ring_end();
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
+}
+
+/* Who doesn't know of the move would take him to be there. */
+static void test_not_told_where(void **state ATTR_UNUSED)
+{
+	const char *target, *home;
+
+	/* refreshes are told once a second */
+	test_set.user_expire_secs = 30;
+	begin(3);
+	test_set.user_expire_secs = TEST_EXPIRE;
+	home = hashed("jane");
+	target = elsewhere("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s|5", test_hash("jane"),
+	   target);
+	pass(2000);
+	forget_sent();
+	in(right, "USER|%u|%s|%u|%u", test_hash("jane"), home,
+	   (unsigned int)now.wall, TEST_INSTANCE_RIGHT);
+	assert_not_said(left, "USER|");
+	assert_not_said(right, "USER|");
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|%u|%s|5",
+	   test_hash("jane"), target);
+	pass(2000);
+	director_refresh(director, "jane", &now);
+	ring_end();
+	assert_said(left, t_strdup_printf("USER|%u|%s|", test_hash("jane"),
+					  target));
 }
 
 /* Users of the new backend are forgotten, but not who is on his way there. */
@@ -333,11 +365,91 @@ static void test_target_removed(void **state ATTR_UNUSED)
 	pass(5000);
 	assert_int_equal(lookup->state, 0);
 	director_session_end(director, &lease, &now);
-	pass(KICK_DELAY - 250);
+	assert_let_in(lookup, home);
+}
+
+/* There is no other backend either, and then there is. */
+static void test_target_removed_alone(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+
+	left = right = NULL;
+	begin(1);
+	lease = session("jane");
+	assert_int_equal(test_host_set("10.1.0.3", "", 100), DIRECTOR_HOST_OK);
+	assert_int_equal(move("jane", "10.1.0.3"), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_down("10.1.0.1", TRUE), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_down("10.1.0.2", TRUE), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_remove("10.1.0.3"), DIRECTOR_HOST_OK);
+	pass(5000);
+	assert_int_equal(director_users_moving(director), 1);
+	director_session_end(director, &lease, &now);
+	/* his backend gets its time all the same */
+	pass(1000);
+	assert_int_equal(director_users_moving(director), 1);
+	assert_int_equal(test_host_set("10.1.0.4", "", 100), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(KICK_DELAY - 1250);
 	assert_int_equal(lookup->state, 0);
 	pass(500);
 	assert_int_equal(lookup->state, 1);
-	assert_string_equal(lookup->ip, home);
+	assert_string_equal(lookup->ip, "10.1.0.4");
+	assert_int_equal(director_users_moving(director), 0);
+
+	/* Nobody is there to wait for, nor a backend to go to. */
+	assert_int_equal(move("jane", "10.1.0.1"), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_remove("10.1.0.1"), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_remove("10.1.0.4"), DIRECTOR_HOST_OK);
+	pass(6000);
+	assert_int_equal(director_users_moving(director), 0);
+}
+
+/* He is ended on the only backend that there is, which is removed when there is
+   another one. */
+static void test_nowhere_removed(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+	struct user_flush *flush;
+	const char *home;
+
+	left = right = NULL;
+	begin(1);
+	home = t_strdup(hashed("jane"));
+	lease = session("jane");
+	assert_int_equal(test_host_down("10.1.0.1", TRUE), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_down("10.1.0.2", TRUE), DIRECTOR_HOST_OK);
+	flush = director_flush_users(director, ip_of(home), 0, "", NULL, NULL,
+				     &now);
+	director_flush_unref(&flush, FALSE);
+	test_run();
+	assert_int_equal(director_users_moving(director), 1);
+	assert_int_equal(test_host_set("10.1.0.3", "", 100), DIRECTOR_HOST_OK);
+	assert_int_equal(test_host_remove(home), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	pass(5000);
+	assert_int_equal(lookup->state, 0);
+	director_session_end(director, &lease, &now);
+	assert_let_in(lookup, "10.1.0.3");
+	assert_int_equal(director_users_moving(director), 0);
+}
+
+/* The backend is removed while the one before gets its time, as in 2.3. */
+static void test_delaying_removed(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+
+	begin(3);
+	in(left, "HOST|10.0.0.1|9090|5|10.1.0.3|0||U0||2000");
+	in(left, "USER-MOVE|10.0.0.1|9090|6|%u|10.1.0.3", test_hash("jane"));
+	in(left, "USER-KILLED|%u", test_hash("jane"));
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|%u",
+	   test_hash("jane"));
+	in(left, "HOST-REMOVE|10.0.0.1|9090|8|10.1.0.3|3000");
+	ring_syncs(left, right);
+	lookup = test_lookup("jane");
+	assert_let_in(lookup, hashed("jane"));
 }
 
 /* The wave of one who was handed to us, before we are told of the move: it says
@@ -456,6 +568,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		move_test(test_after_broken_ring),
 		move_test(test_while_joining),
+		move_test(test_not_told_where),
 		move_test(test_forgotten),
 		move_test(test_both_backends),
 		move_test(test_not_left),
@@ -466,6 +579,9 @@ int main(void)
 		move_test(test_conflict_with_answer),
 		move_test(test_session_elsewhere),
 		move_test(test_target_removed),
+		move_test(test_target_removed_alone),
+		move_test(test_nowhere_removed),
+		move_test(test_delaying_removed),
 		move_test(test_handed_killed_nowhere),
 		move_test(test_back_but_not_in_the_ring),
 		move_test(test_leaves_the_ring),

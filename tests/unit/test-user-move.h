@@ -85,6 +85,18 @@ move(const char *user, const char *ip)
 	return result;
 }
 
+/* The last session that his login waits for has just ended: his backend gets its
+   time, then the user is let in there. */
+static inline void
+assert_let_in(const struct test_lookup *lookup, const char *ip)
+{
+	pass(KICK_DELAY - 250);
+	assert_int_equal(lookup->state, 0);
+	pass(500);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, ip);
+}
+
 static inline struct session_lease *session(const char *user)
 {
 	struct test_lookup *lookup = test_lookup_for(process, user, "");

@@ -26,7 +26,9 @@
 
 /* Users who are moved at once. Each is held here and looked at four times a
    second. */
+#ifndef USER_MOVES_MAX
 #define USER_MOVES_MAX 20000
+#endif
 /* Waves that are over, of which some may still be under way */
 #define MOVE_ENDED_MEMORY 1024
 

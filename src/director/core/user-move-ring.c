@@ -399,6 +399,23 @@ bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 
 /* -- What others tell -- */
 
+/* Does the move go where the message says, not where we know? */
+static bool
+target_wins(const struct user_moves *moves, const struct user_move *move,
+	    const struct ring_message *msg)
+{
+	if (backend_lookup(moves->director->backends, &move->target) == NULL)
+		return TRUE;
+	/* one that was handed to us hasn't told where it goes */
+	if (waves_named(move) == 0)
+		return move->waves_count > 0;
+	/* Of moves that were begun at once that to a backend wins, and then that
+	   to the lower address. */
+	if (msg->flag != move->nowhere)
+		return move->nowhere;
+	return backend_ip_cmp(&msg->ip, &move->target) < 0;
+}
+
 void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			   struct ring_message *msg,
 			   const struct director_time *now)
@@ -431,12 +448,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			ring_broadcast(ring, peer->member, msg);
 			return;
 		}
-	} else if (waves_named(move) == 0 ? move->waves_count > 0 :
-		   msg->flag != move->nowhere ? move->nowhere :
-		   backend_ip_cmp(&msg->ip, &move->target) < 0) {
-		/* One that was handed to us hasn't told where it goes. Of
-		   moves that were begun at once that to a backend wins, and
-		   then that to the lower address. */
+	} else if (target_wins(moves, move, msg)) {
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
 	if (!known) {

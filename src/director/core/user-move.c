@@ -236,6 +236,25 @@ void user_move_retarget(struct user_moves *moves, struct user_move *move,
 		t_strconcat(move_reason(move), " instead", NULL), now);
 }
 
+/* The new backend. If it was removed and there was no other one then, there may
+   be one by now. NULL if there is none. (While we join, no backend is known for
+   a moment, and then some.) */
+static const struct backend *
+move_backend(struct user_moves *moves, struct user_move *move,
+	     const struct director_time *now)
+{
+	struct backends *backends = moves->director->backends;
+	const struct backend *backend = backend_lookup(backends, &move->target);
+
+	if (backend != NULL && backend->tag == move->tag)
+		return backend;
+	backend = !ring_is_handshaked(moves->director->ring) ? NULL :
+		backend_by_hash(backends, move->tag, move->hash);
+	if (backend != NULL)
+		user_move_retarget(moves, move, &backend->ip, FALSE, now);
+	return backend;
+}
+
 void user_moves_backend_removed(struct user_moves *moves,
 				const struct ip_addr *ip,
 				const struct director_time *now)
@@ -249,8 +268,7 @@ void user_moves_backend_removed(struct user_moves *moves,
 	for (i = 0; i < count; i++)
 		list[i] = container_of(items[i], struct user_move, item);
 	for (i = 0; i < count; i++) {
-		if (list[i]->delaying || list[i]->nowhere ||
-		    !net_ip_compare(&list[i]->target, ip))
+		if (!net_ip_compare(&list[i]->target, ip))
 			continue;
 		backend = backend_by_hash(moves->director->backends,
 					  list[i]->tag, list[i]->hash);
@@ -405,19 +423,30 @@ move_held_until(const struct user_moves *moves, const struct user_move *move)
 	return move->hold_msecs <= delay ? 0 : move->hold_msecs - delay;
 }
 
+/* Is he, or may he be, where he was, although there is nowhere to go? The
+   original gives up some time. */
+static bool
+move_is_held(const struct user_moves *moves, const struct user_move *move,
+	     const struct director_time *now)
+{
+	return (now->msecs < move->hold_msecs ||
+		director_has_sessions(moves->director, move->tag, move->hash,
+				      move_spared(move))) &&
+		(move->waves_count > 0 ||
+		 now->msecs < move->started_msecs + MOVE_TIMEOUT_MSECS);
+}
+
 static void
 move_look(struct user_moves *moves, struct user_move *move,
 	  const struct director_time *now)
 {
 	struct director *director = moves->director;
-	const struct backend *backend =
-		backend_lookup(director->backends, &move->target);
 	uint64_t next;
 
-	if (backend == NULL || backend->tag != move->tag) {
-		/* It was removed, and its users are forgotten. (While we join,
-		   no backend is known for a moment.) */
-		if (ring_is_handshaked(director->ring))
+	if (move_backend(moves, move, now) == NULL) {
+		/* its users are forgotten; he may still be where he was */
+		if (ring_is_handshaked(director->ring) &&
+		    !move_is_held(moves, move, now))
 			user_move_end(moves, move, now);
 		else {
 			user_move_set_deadline(moves, move,
@@ -516,7 +545,7 @@ bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,
 {
 	struct user_move *move = user_move_find(moves, tag, hash);
 
-	if (move != NULL)
+	if (move != NULL && move_backend(moves, move, now) != NULL)
 		move_place(moves, move, now);
 	return move != NULL;
 }
@@ -535,6 +564,7 @@ bool user_move_runs_hook(struct user_moves *moves, struct user_move *move)
 	};
 
 	if (move->hook_done || move->nowhere || move->old_ip.family == 0 ||
+	    net_ip_compare(&move->old_ip, &move->target) ||
 	    director->v.flush_hook == NULL)
 		return FALSE;
 	if (move->hook_runs)
