@@ -69,13 +69,16 @@ void fuzz_check_run(struct fuzz_node *node)
 {
 	struct ring *ring = director_ring(node->core);
 	unsigned int peers = peers_count(ring);
+	unsigned int moves = director_users_moving(node->core);
 
+	/* a session in each, too, if somebody asks for a list */
 	node->lines_allowed += (peers + 1) *
 		(8 + user_table_count(director_users(node->core)) +
-		 2 * director_lookups_waiting(node->core)) +
-		members_count(ring) * 2;
+		 2 * director_lookups_waiting(node->core) + 4 * moves) +
+		members_count(ring) * 2 +
+		session_leases_total(director_leases(node->core));
 	node->logs_allowed += 8 + peers * 2 + members_count(ring) +
-		director_lookups_waiting(node->core);
+		director_lookups_waiting(node->core) + moves;
 }
 
 void fuzz_check_dial(struct fuzz_node *node, const struct ring_address *to)
@@ -100,19 +103,25 @@ void fuzz_check_dial(struct fuzz_node *node, const struct ring_address *to)
 	}
 }
 
-void fuzz_check_log(struct fuzz_node *node, const char *text)
+void fuzz_check_text(const char *text)
 {
-	struct ring *ring = director_ring(node->core);
-	unsigned int hosts;
 	size_t i;
 
-	fuzz_trace("%u: log: %s", node->idx, text);
 	for (i = 0; text[i] != '\0'; i++) {
 		if (i_iscntrl(text[i]))
 			i_panic("Control character logged: %s", text);
 	}
 	if (i > LOG_LINE_MAX)
 		i_panic("Logged too much: %s", text);
+}
+
+void fuzz_check_log(struct fuzz_node *node, const char *text)
+{
+	struct ring *ring = director_ring(node->core);
+	unsigned int hosts;
+
+	fuzz_trace("%u: log: %s", node->idx, text);
+	fuzz_check_text(text);
 	node->logs_sent++;
 	if (strstr(text, "resending hosts") != NULL) {
 		/* everything to everybody: once a second and member */
@@ -131,8 +140,11 @@ void fuzz_check_log(struct fuzz_node *node, const char *text)
 /* -- What is said can be understood -- */
 
 static void
-check_when(struct fuzz_conn *conn, enum ring_message_type type, const char *line)
+check_when(struct fuzz_conn *conn, const struct ring_message *msg,
+	   const char *line)
 {
+	enum ring_message_type type = msg->type;
+
 	switch (type) {
 	case RING_VERSION:
 		if (conn->version_seen)
@@ -152,6 +164,12 @@ check_when(struct fuzz_conn *conn, enum ring_message_type type, const char *line
 		break;
 	case RING_QUIT:
 		conn->quit_seen = TRUE;
+		break;
+	case RING_USER_KILLED:
+		/* (it was our right) */
+		if (conn->peer->incoming)
+			i_panic("Said to the left: %s", line);
+		fuzz_check_killed(conn->node, msg);
 		break;
 	default:
 		break;
@@ -183,7 +201,7 @@ void fuzz_check_line(struct fuzz_conn *conn, const char *line)
 	if (ring_message_parse(line, minor, !conn->done_seen,
 			       conn->in_host_list, &msg, &error) < 0)
 		i_panic("Nobody will understand this: %s (%s)", line, error);
-	check_when(conn, msg.type, line);
+	check_when(conn, &msg, line);
 }
 
 /* -- The core's own things -- */
@@ -276,6 +294,7 @@ void fuzz_check_step(void)
 		check_peers(director_ring(node->core));
 		check_hosts(node);
 		check_lookups(node);
+		i_assert(director_users_moving(node->core) <= USER_MOVES_MAX);
 		if (node->lines_sent > node->lines_allowed) {
 			i_panic("Says %"PRIu64" lines, expected at most "
 				"%"PRIu64, node->lines_sent,
@@ -300,7 +319,8 @@ static bool is_settled(void)
 	for (unsigned int i = 0; i < world.nodes_count; i++) {
 		ring = director_ring(world.nodes[i].core);
 		if (!ring_is_synced(ring) ||
-		    director_lookups_waiting(world.nodes[i].core) > 0)
+		    director_lookups_waiting(world.nodes[i].core) > 0 ||
+		    !fuzz_moves_are_over(&world.nodes[i]))
 			return FALSE;
 	}
 	return TRUE;
@@ -342,6 +362,7 @@ static void check_circling(void)
 {
 	const struct ring *ring = director_ring(world.nodes[0].core);
 	struct fuzz_conn *left, *right;
+	unsigned int moves;
 	uint64_t before;
 
 	if (ring->left == NULL || ring->right == NULL)
@@ -352,8 +373,9 @@ static void check_circling(void)
 		return;
 	fuzz_pass(CIRCLES_AFTER_MSECS, FALSE);
 	before = world.passed_on;
+	moves = director_users_moving(world.nodes[0].core);
 	fuzz_pass(1000, FALSE);
-	if (world.passed_on - before > CIRCLES_MAX) {
+	if (world.passed_on - before > CIRCLES_MAX + 8 * moves) {
 		i_panic("%"PRIu64" lines go round in a second",
 			world.passed_on - before);
 	}
@@ -362,6 +384,7 @@ static void check_circling(void)
 void fuzz_check_end(bool silent)
 {
 	struct fuzz_conn *conn;
+	unsigned int i;
 	uint64_t passed;
 	uint64_t max = SETTLE_MSECS(members_count(
 				director_ring(world.nodes[0].core)));
@@ -369,6 +392,11 @@ void fuzz_check_end(bool silent)
 	if (world.nodes_count > 1)
 		max += SETTLE_TWO_MSECS;
 
+	world.ending = TRUE;
+	for (i = 0; i < world.nodes_count; i++) {
+		fuzz_check_moves(&world.nodes[i]);
+		fuzz_node_ends(&world.nodes[i]);
+	}
 	check_circling();
 	world.dial = silent ? FUZZ_DIAL_SILENT : FUZZ_DIAL_REFUSE;
 	world.link_up = TRUE;
@@ -383,10 +411,12 @@ void fuzz_check_end(bool silent)
 	}
 	if (!is_settled())
 		i_panic("Doesn't work after all others have gone");
-	check_works(&world.nodes[0]);
+	for (i = 0; i < world.nodes_count; i++) {
+		fuzz_check_moves(&world.nodes[i]);
+		check_works(&world.nodes[i]);
+	}
 	if (world.nodes_count == 1)
 		return;
-	check_works(&world.nodes[1]);
 	check_agree(&world.nodes[0], &world.nodes[1]);
 	check_agree(&world.nodes[1], &world.nodes[0]);
 }

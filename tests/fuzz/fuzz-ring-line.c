@@ -25,8 +25,9 @@ static const char *const tags[] = { "", "", "", "t1", "t1", "x y" };
 
 /* Fields: O origin and sequence number, D director, i backend, v vhosts,
    t tag, s state, n host name, h hash, T time, c time of a change, I instance,
-   e even clock, f flag, m minor version, H hosts hash, b bytes, x text, w weak;
-   others stand for themselves. Those behind a '?' may be left out. */
+   e even clock, f flag, m minor version, H hosts hash, b bytes, x text, w weak
+   or moved, M number of a move, N small number, l time since a loss; others
+   stand for themselves. Those behind a '?' may be left out. */
 static const char *const line_table[] = {
 	"VERSION\tdirector\t1\tm",
 	"VERSION\tdirector\t2\tm",
@@ -60,6 +61,21 @@ static const char *const line_table[] = {
 	"PING\t?T\tb",
 	"PONG\t?T\tb",
 	"QUIT\t?x",
+	"DIRECTOR-LOST\tD\tl\t?I",
+	"HOST-REMOVE\tO\ti\t?c\tf",
+	"USER-MOVE\tO\th\ti\t?M\tf",
+	"USER-MOVE\tO\th\ti\t?M",
+	"USER-KILLED\th\t?i\tD\tM\tf",
+	"USER-KILLED\th\t?i\tD\tM",
+	"USER-KILLED-EVERYWHERE\tO\th\t?i\tM\tf",
+	"USER-KILLED-EVERYWHERE\tO\th\t?i\tM",
+	"USER-KICK\tO\tx\t?1",
+	"USER-KICK-ALT\tO\tx\tx\t?1",
+	"USER-COUNT\tO\th\ti",
+	"USER-KICKED\tD\tO\tN\tN",
+	"SESSIONS\tD\tO\tN\tN\t?x",
+	"SESSION\tD\tO\tN\th\ti\tT\tx\tx\tx",
+	"SESSIONS-END\tD\tO\tN\tN\tN",
 };
 
 #define CHOOSE(array) array[fuzz_byte() % N_ELEMENTS(array)]
@@ -209,7 +225,7 @@ static const char *text(void)
 
 	switch (byte % 4) {
 	case 0:
-		return "jane";
+		return byte < 64 ? "jane" : (byte < 128 ? "*" : "j?e*");
 	case 1:
 		return "a\0011b\001t\001n\001r\303\244";
 	case 2:
@@ -305,7 +321,19 @@ static void append_field(string_t *str, char field,
 		str_append(str, text());
 		break;
 	case 'w':
-		str_append_c(str, 'w');
+		str_append_c(str, (fuzz_byte() & 1) != 0 ? 'm' : 'w');
+		break;
+	case 'M':
+		/* (3 and 1027 have the same place in the memory) */
+		append_num(str, NUMBER(1, 2, 3, 1027, core->moves->last_number,
+				       core->moves->last_number + 1, 0,
+				       UINT32_MAX));
+		break;
+	case 'N':
+		append_num(str, NUMBER(64, 1, 2, 0, 3, UINT32_MAX));
+		break;
+	case 'l':
+		append_num(str, NUMBER(0, 1, 2000, 14999, 15001, UINT32_MAX));
 		break;
 	default:
 		i_unreached();
@@ -383,26 +411,44 @@ static void say_hosts(struct fuzz_conn *conn)
 	}
 }
 
-void fuzz_handshake(struct fuzz_conn *conn, bool complete, bool with_users)
+static void say_users(struct fuzz_conn *conn, bool moved)
 {
 	struct director_time now = fuzz_now(conn->node);
 	const char *error;
 	unsigned int i;
 	uint32_t hash;
 
+	for (i = 0; i < 4; i++) {
+		if (director_user_hash(conn->node->core, users[i],
+				       &hash, &error) < 0)
+			i_unreached();
+		say(conn, t_strdup_printf("U\t%u\t%s\t%"PRIu64"%s", hash,
+					  backend_ips[i],
+					  (uint64_t)now.wall - i * 20,
+					  moved && i == 1 ? "\tm" : ""));
+	}
+}
+
+void fuzz_handshake(struct fuzz_conn *conn, uint8_t flags)
+{
+	string_t *str = t_str_new(64);
+	bool complete = (flags & 1) != 0;
+	struct ring_address lost;
+
+	if ((flags & 0x20) != 0) {
+		lost = fuzz_address();
+		str_append(str, "DIRECTOR-LOST\t");
+		append_address(str, &lost);
+		str_printfa(str, "\t2000\t%"PRIu64, fuzz_instance(conn->node));
+		say(conn, str_c(str));
+	}
 	if (conn->peer->incoming) {
 		say(conn, complete ? "HOST-HAND-START\t1" :
 		    "HOST-HAND-START\t0");
 		say_hosts(conn);
 		say(conn, complete ? "HOST-HAND-END\t1" : "HOST-HAND-END\t0");
-		for (i = 0; with_users && i < 4; i++) {
-			if (director_user_hash(conn->node->core, users[i],
-					       &hash, &error) < 0)
-				i_unreached();
-			say(conn, t_strdup_printf("U\t%u\t%s\t%"PRIu64, hash,
-						  backend_ips[i],
-						  (uint64_t)now.wall - i * 20));
-		}
+		if ((flags & 2) != 0)
+			say_users(conn, (flags & 0x10) != 0);
 		say(conn, "OPTIONS\tconsistent-hashing");
 	}
 	say(conn, "DONE");

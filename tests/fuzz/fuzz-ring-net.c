@@ -68,6 +68,16 @@ static struct fuzz_conn *conn_of(const struct ring_peer *peer)
 	return peer == NULL ? NULL : peer->connection;
 }
 
+/* Each member lowers the version in it to its own. */
+static const char *sync_lowered(const char *line)
+{
+	const char **fields = t_strsplit(line, "\t");
+
+	if (str_array_length(fields) > 4 && world.minor < RING_PROTOCOL_MINOR)
+		fields[4] = t_strdup_printf("%u", world.minor);
+	return t_strarray_join(fields, "\t");
+}
+
 /* Passes it on as a ring would in which there is nobody else. */
 static void tame_passes_on(struct fuzz_conn *conn, const char *line)
 {
@@ -76,11 +86,14 @@ static void tame_passes_on(struct fuzz_conn *conn, const char *line)
 
 	if (!conn->done_seen || (!str_begins_with(line, "SYNC\t") &&
 				 !str_begins_with(line, "HOST") &&
-				 !str_begins_with(line, "USER")))
+				 !str_begins_with(line, "USER") &&
+				 !str_begins_with(line, "SESSION")))
 		return;
 	to = conn_of(conn->peer == ring->right ? ring->left : ring->right);
 	if (to == NULL || to == conn || !to->tame)
 		return;
+	if (str_begins_with(line, "SYNC\t"))
+		line = sync_lowered(line);
 	str_append(to->in, line);
 	str_append_c(to->in, '\n');
 	world.passed_on++;
@@ -104,6 +117,8 @@ conn_said(struct fuzz_conn *conn, const char *line)
 	fuzz_check_line(conn, line);
 	if (str_begins_with(line, "SYNC\t"))
 		i_strocpy(conn->sync, line, sizeof(conn->sync));
+	if (str_begins_with(line, "USER-KILLED\t"))
+		i_strocpy(conn->killed, line, sizeof(conn->killed));
 	/* (it may be stopping) */
 	if (conn->tame && conn->node->core != NULL)
 		tame_answers(conn, line);

@@ -9,11 +9,13 @@
 #define MEMBERS_MAX 5
 #define BACKENDS 3
 #define BACKEND_VHOSTS 8
+#define KICKS 2
 /* How often cores run in so much time although nothing comes. Silence is
-   counted twice a second for each connection, and each member may be tried. */
-#define IDLE_MAX(msecs) \
-	(200 + 8 * RING_MEMBERS_MAX + \
-	 (msecs) * (20 + 4 * array_count(&world.conns)) / 1000)
+   counted twice a second for each connection, and each member may be tried; who
+   is moved is looked at four times a second, kicks ten times. */
+#define IDLE_MAX(msecs, moves) \
+	(200 + 8 * RING_MEMBERS_MAX + 100 * KICKS * 11 + 8 * (moves) + \
+	 (msecs) * (20 + 4 * array_count(&world.conns) + 4 * (moves)) / 1000)
 
 struct director_time fuzz_now(const struct fuzz_node *node)
 {
@@ -25,6 +27,11 @@ struct director_time fuzz_now(const struct fuzz_node *node)
 		.clock = wall + node->clock_skew,
 	};
 }
+
+/* How often orderly others pass something on in so much time: what was there
+   may go round 64 times. */
+#define PASSED_ON_MAX(msecs, moves) \
+	(1000 + ((msecs) / 1000 + 1) * (100 + 8 * (moves)))
 
 /* -- What the core wants -- */
 
@@ -43,11 +50,12 @@ static void node_log(void *context, enum log_type type ATTR_UNUSED,
 }
 
 static void
-lookup_answered(struct fuzz_lookup *lookup)
+lookup_answered(struct fuzz_node *node, struct fuzz_lookup *lookup)
 {
 	const struct backend *backend = lookup->lookup.backend;
 
 	i_assert(strcmp(backend->tag, lookup->lookup.tag) == 0);
+	fuzz_check_answer(node, backend->tag, lookup->lookup.hash);
 	lookup->waits = FALSE;
 	lookup->answered = TRUE;
 	lookup->token = lookup->lookup.token;
@@ -55,7 +63,7 @@ lookup_answered(struct fuzz_lookup *lookup)
 }
 
 static void
-node_lookup_done(void *context ATTR_UNUSED, struct director_lookup *_lookup,
+node_lookup_done(void *context, struct director_lookup *_lookup,
 		 bool success)
 {
 	struct fuzz_lookup *lookup =
@@ -63,7 +71,7 @@ node_lookup_done(void *context ATTR_UNUSED, struct director_lookup *_lookup,
 
 	i_assert(lookup->waits);
 	if (success)
-		lookup_answered(lookup);
+		lookup_answered(context, lookup);
 	else
 		i_assert(lookup->lookup.error != NULL);
 	lookup->waits = FALSE;
@@ -78,6 +86,9 @@ static const struct director_vfuncs node_vfuncs = {
 	.log = node_log,
 	.lookup_done = node_lookup_done,
 	.changes_recorded = node_changes_recorded,
+	.kick = fuzz_kick,
+	.kick_backend = fuzz_kick_backend,
+	.flush_hook = fuzz_flush_hook,
 	.ring = { fuzz_connect, fuzz_send, fuzz_queued, fuzz_close },
 };
 
@@ -126,11 +137,15 @@ void fuzz_node_start(struct fuzz_node *node, bool restore)
 {
 	struct director_time now = fuzz_now(node);
 	struct ring_address members[MEMBERS_MAX];
+	struct director_vfuncs vfuncs = node_vfuncs;
 	struct director_core_settings set = {
 		.username_hash = USERNAME_HASH_DEFAULT_FORMAT,
 		.master_user_separator = "*",
 		.user_expire_secs = world.expire_secs,
+		.user_kick_delay_msecs = 2000,
 		.lost_grace_msecs = 15000,
+		.max_parallel_moves = 3,
+		.max_parallel_kicks = KICKS,
 		.instance = 4711 + node->starts,
 		.hash_key = 4711,
 		.ring = {
@@ -145,7 +160,8 @@ void fuzz_node_start(struct fuzz_node *node, bool restore)
 
 	for (unsigned int i = 0; i < world.members_count; i++)
 		members[i] = fuzz_member(world.first_member + i);
-	node->core = director_init(&set, &node_vfuncs, node, &now);
+	vfuncs.sessions = fuzz_session_vfuncs;
+	node->core = director_init(&set, &vfuncs, node, &now);
 	node_restore(node, restore);
 	node_configure(node);
 	for (unsigned int i = 0; i < FUZZ_PROCESSES; i++) {
@@ -175,6 +191,9 @@ void fuzz_node_stop(struct fuzz_node *node)
 					    world.msecs);
 		login_process_unref(leases, &node->processes[i]);
 	}
+	if (node->flush != NULL)
+		director_flush_unref(&node->flush, FALSE);
+	node->hooks_count = 0;
 	director_deinit(&node->core);
 }
 
@@ -204,7 +223,8 @@ void fuzz_run(struct fuzz_node *node)
 void fuzz_pass(uint64_t msecs, bool asleep)
 {
 	uint64_t end = world.msecs + msecs, next, deadline;
-	unsigned int i, idle = 0;
+	uint64_t passed_on = world.passed_on;
+	unsigned int i, idle = 0, moves = 0;
 
 	if (asleep)
 		world.msecs = end;
@@ -212,14 +232,18 @@ void fuzz_pass(uint64_t msecs, bool asleep)
 		next = end;
 		for (i = 0; i < world.nodes_count; i++) {
 			fuzz_run(&world.nodes[i]);
+			moves = I_MAX(moves, world.nodes_count *
+				director_users_moving(world.nodes[i].core));
 			(void)node_wants_to_run(&world.nodes[i], &deadline);
 			if (deadline != 0)
 				next = I_MIN(next, deadline);
 		}
 		if (fuzz_deliver_all())
 			next = 0;
-		else if (++idle > IDLE_MAX(msecs))
+		else if (++idle > IDLE_MAX(msecs, moves))
 			i_panic("A core runs and runs for nothing");
+		if (world.passed_on - passed_on > PASSED_ON_MAX(msecs, moves))
+			i_panic("Lines go round and round");
 		fuzz_check_step();
 		fuzz_conns_sweep();
 		if (world.msecs == end)
@@ -249,7 +273,7 @@ void fuzz_node_lookup(struct fuzz_node *node)
 	ret = director_lookup(node->core, &lookup->lookup, &now);
 	i_assert(ret >= 0);
 	if (ret > 0)
-		lookup_answered(lookup);
+		lookup_answered(node, lookup);
 	else
 		lookup->waits = TRUE;
 	fuzz_run(node);
@@ -354,7 +378,8 @@ void fuzz_node_admin(struct fuzz_node *node)
 					     &now);
 		break;
 	case 4:
-		(void)director_host_remove(core, &ip, FALSE, "fuzz: ", &now);
+		(void)director_host_remove(core, &ip, (fuzz_byte() & 1) != 0,
+					   "fuzz: ", &now);
 		break;
 	case 5:
 		(void)director_host_flush(core, fuzz_byte() % 4 == 0 ? NULL :

@@ -107,7 +107,7 @@ static void step_handshake(void)
 
 	if (conn == NULL)
 		return;
-	fuzz_handshake(conn, (flags & 1) != 0, (flags & 2) != 0);
+	fuzz_handshake(conn, flags);
 	(void)fuzz_deliver(conn);
 }
 
@@ -119,7 +119,7 @@ conn_joins(struct fuzz_conn *conn, uint8_t flags, uint64_t instance)
 	conn->tame = (flags & 4) != 0;
 	fuzz_greet(conn, &address, instance);
 	if (conn->peer->incoming)
-		fuzz_handshake(conn, (flags & 1) != 0, (flags & 2) != 0);
+		fuzz_handshake(conn, flags);
 	(void)fuzz_deliver(conn);
 }
 
@@ -171,14 +171,18 @@ static void step_close(void)
 }
 
 /* It comes round, or comes again. */
-static void step_sync(void)
+static void step_round(bool killed)
 {
 	struct fuzz_conn *from = fuzz_conn_choose();
 	struct fuzz_conn *to = conn_choose_open();
+	const char *line;
 
-	if (from == NULL || to == NULL || from->sync[0] == '\0')
+	if (from == NULL || to == NULL)
 		return;
-	str_append(to->in, from->sync);
+	line = killed ? from->killed : from->sync;
+	if (*line == '\0')
+		return;
+	str_append(to->in, line);
 	str_append_c(to->in, '\n');
 	(void)fuzz_deliver(to);
 }
@@ -209,6 +213,15 @@ static void step_refresh(void)
 	fuzz_run(node);
 }
 
+static void flood_moves(struct fuzz_conn *conn, unsigned int count)
+{
+	for (count = I_MIN(count, 100); count > 0; count--, world.seq++) {
+		str_printfa(conn->in, "USER-MOVE\t10.0.0.1\t9090\t%u\t%u\t"
+			    "10.1.0.2\t%u\n", world.seq, world.seq + 1,
+			    world.seq + 1);
+	}
+}
+
 /* Ever new ones of something */
 static void step_flood(void)
 {
@@ -222,7 +235,7 @@ static void step_flood(void)
 		{ "CONNECT\t", "\t9090" },
 	};
 	struct fuzz_conn *conn = conn_choose_open();
-	unsigned int i, kind = fuzz_byte() % N_ELEMENTS(lines);
+	unsigned int i, kind = fuzz_byte() % (N_ELEMENTS(lines) + 1);
 	unsigned int count = fuzz_byte();
 
 	if (conn == NULL)
@@ -232,6 +245,10 @@ static void step_flood(void)
 		count = 1200;
 	} else {
 		count = count % 32 + 1;
+	}
+	if (kind == N_ELEMENTS(lines)) {
+		flood_moves(conn, count);
+		count = 0;
 	}
 	for (i = 0; i < count; i++, world.seq++) {
 		str_printfa(conn->in, "%s10.3.%u.%u%s\n", lines[kind].before,
@@ -272,7 +289,7 @@ static void step_world(void)
 
 static void step(void)
 {
-	switch (fuzz_byte() % 24) {
+	switch (fuzz_byte() % 28) {
 	case 0:
 	case 1:
 	case 2:
@@ -311,7 +328,7 @@ static void step(void)
 		fuzz_pass(fuzz_byte() * 10000, TRUE);
 		break;
 	case 15:
-		step_sync();
+		step_round(FALSE);
 		break;
 	case 16:
 	case 17:
@@ -334,6 +351,14 @@ static void step(void)
 		break;
 	case 23:
 		step_world();
+		break;
+	case 24:
+	case 25:
+	case 26:
+		fuzz_node_move(node_choose());
+		break;
+	case 27:
+		step_round(TRUE);
 		break;
 	}
 	fuzz_check_step();

@@ -8,12 +8,15 @@
 #include "array.h"
 #include "str.h"
 #include "director/core/ring-private.h"
+#include "director/core/user-flush.h"
+#include "director/core/user-move-private.h"
 #include "fuzz.h"
 
 #define FUZZ_MAX_NODES 2
 #define FUZZ_PORT 9090
 #define FUZZ_LOOKUPS 8
 #define FUZZ_PROCESSES 2
+#define FUZZ_HOOKS 8
 /* When it starts: monotonic milliseconds, seconds since 1970 */
 #define FUZZ_MSECS 1000000
 #define FUZZ_WALL 1700000000
@@ -34,8 +37,8 @@ struct fuzz_conn {
 	   has closed. */
 	string_t *in;
 	bool closing;
-	/* The core's last SYNC of its own, without LF; "" if none */
-	char sync[RING_LINE_MAX + 1];
+	/* What the core said last to bring round, without LF; "" if nothing */
+	char sync[RING_LINE_MAX + 1], killed[RING_LINE_MAX + 1];
 	/* What the core believes not to be sent yet */
 	size_t queued;
 	/* What its lines must look like (fuzz-ring-check.c) */
@@ -59,6 +62,18 @@ struct fuzz_node {
 	struct fuzz_lookup lookups[FUZZ_LOOKUPS];
 	struct login_process *processes[FUZZ_PROCESSES];
 	struct session_plugin *plugins[FUZZ_PROCESSES];
+	/* The last one */
+	struct user_flush *flush;
+	/* Flush hooks that run */
+	struct fuzz_hook {
+		uint32_t hash;
+		unsigned int id;
+	} hooks[FUZZ_HOOKS];
+	unsigned int hooks_count;
+	/* Whose sessions were kicked last */
+	uint32_t kicked;
+	/* Plugins don't read. */
+	bool busy;
 
 	/* fuzz-ring-check.c: what it may say, and what it said */
 	uint64_t lines_allowed, lines_sent, logs_allowed, logs_sent;
@@ -100,6 +115,8 @@ struct fuzz_world {
 	/* Lines that tame ones passed on */
 	uint64_t passed_on;
 	bool flooded;
+	/* Nothing else happens. */
+	bool ending;
 	/* Directors that an administrator may have added */
 	unsigned int added;
 	/* The input that is left; 0 from its end on */
@@ -142,8 +159,9 @@ const char *fuzz_line(const struct fuzz_conn *conn);
    introduces itself */
 void fuzz_greet(struct fuzz_conn *conn, const struct ring_address *who,
 		uint64_t instance);
-/* Its list of backends (NULL: as the node has it), users, DONE. */
-void fuzz_handshake(struct fuzz_conn *conn, bool complete, bool users);
+/* Its list of backends (as the node has it), users, DONE. flags: 1 its ring was
+   complete, 2 with users, 16 of whom one is being moved, 32 somebody is lost */
+void fuzz_handshake(struct fuzz_conn *conn, uint8_t flags);
 
 /* -- fuzz-ring-net.c: connections -- */
 
@@ -190,6 +208,26 @@ void fuzz_node_lookup(struct fuzz_node *node);
 void fuzz_node_session(struct fuzz_node *node);
 void fuzz_node_admin(struct fuzz_node *node);
 
+/* -- fuzz-ring-move.c: moves, kicks, flushes -- */
+
+extern const struct director_session_vfuncs fuzz_session_vfuncs;
+void fuzz_kick(void *context, struct session_plugin *plugin, uint32_t hash,
+	       const struct ip_addr *except, const char *reason);
+void fuzz_kick_backend(void *context, struct session_plugin *plugin,
+		       const struct ip_addr *ip, const char *reason);
+bool fuzz_flush_hook(void *context, const struct director_flush_hook *hook);
+/* An administrator, or what is kicked ends, or a hook. */
+void fuzz_node_move(struct fuzz_node *node);
+/* All sessions and hooks end. */
+void fuzz_node_ends(struct fuzz_node *node);
+/* Nobody is being moved or flushed. */
+bool fuzz_moves_are_over(struct fuzz_node *node);
+/* Users are held if they are being moved, and no others are. */
+void fuzz_check_moves(struct fuzz_node *node);
+/* This USER-KILLED: nobody is left here. */
+void fuzz_check_killed(struct fuzz_node *node, const struct ring_message *msg);
+void fuzz_check_answer(struct fuzz_node *node, const char *tag, uint32_t hash);
+
 /* -- fuzz-ring-check.c: what always holds -- */
 
 /* Something is done to the core that it may answer by lines, in proportion to
@@ -201,6 +239,8 @@ void fuzz_check_run(struct fuzz_node *node);
 void fuzz_check_dial(struct fuzz_node *node, const struct ring_address *to);
 void fuzz_check_line(struct fuzz_conn *conn, const char *line);
 void fuzz_check_log(struct fuzz_node *node, const char *text);
+/* For the log of somebody */
+void fuzz_check_text(const char *text);
 void fuzz_check_step(void);
 /* The others are gone, or never answer: the cores go on alone or with each
    other. */
