@@ -165,6 +165,19 @@ static bool run_is_settled(struct sim *sim, const char *kind)
 	return ret;
 }
 
+/* Of users who are being moved the directors needn't agree yet. */
+static bool run_is_moving(const struct sim *sim)
+{
+	unsigned int i;
+
+	for (i = 0; i < sim->nodes_count; i++) {
+		if (sim->nodes[i].core != NULL &&
+		    director_users_moving(sim->nodes[i].core) > 0)
+			return TRUE;
+	}
+	return FALSE;
+}
+
 static void run_settle(struct sim *sim)
 {
 	uint64_t rest = sim->now, since = UINT64_MAX, end, steady, took;
@@ -201,7 +214,7 @@ static void run_settle(struct sim *sim)
 	}
 	sim_trace(sim, NULL, "ALL AGREE");
 	run_until(sim, sim->now + SETTLED_TIME);
-	if (sim->failure == NULL)
+	if (sim->failure == NULL && !run_is_moving(sim))
 		(void)run_is_settled(sim, "disagree again");
 }
 
@@ -263,6 +276,8 @@ static void run_quiet(struct sim *sim)
 	uint64_t lines;
 
 	run_end_sessions(sim);
+	if (sim->failure == NULL)
+		(void)run_is_settled(sim, "disagree at last");
 	if (sim->failure != NULL)
 		return;
 	run_until(sim, sim->now + QUIET_BEFORE + 2 * sim_round_time(sim));
