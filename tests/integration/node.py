@@ -215,7 +215,11 @@ class Log:
         def enough():
             found = self.find(pattern)
             return found if len(found) >= count else None
-        return wait_for(enough, "%s: %r" % (self.path, pattern), timeout)
+        try:
+            return wait_for(enough, "%s: %r" % (self.path, pattern), timeout)
+        except TimeoutError as error:
+            raise TimeoutError("%s; its end:\n%s" % (
+                error, "\n".join(self.lines(everything=True)[-20:])))
 
 
 class Node:

@@ -11,8 +11,9 @@ import time
 import pytest
 
 import clients
-from node import patience, wait_for
+from node import VALGRIND, patience, wait_for
 from ring import BACKENDS, Ring
+from test_ring import GONE
 
 
 def backend_of(director, user):
@@ -141,6 +142,45 @@ def test_login_process_stopped(nodes, backends, count, end):
     assert login.session.noop()[0] == "OK"
     assert all(is_over(session) for session in sessions)
     assert backend_of(second, "jane") == new
+    clients.close(login.session)
+
+
+@pytest.mark.skipif(bool(VALGRIND), reason="what is to be seen ends 18 s after "
+                    "a director hangs, valgrind needs longer for the rest")
+def test_lost_director_is_remembered(nodes, backends):
+    """It hangs with its login processes, which have sessions; those that know
+    it are killed then, one after the other."""
+    ring = Ring(nodes, 3)
+    ring.wait(3)
+    first, second, third = ring.members
+    for member in ring.members:
+        member.allow(*GONE, "although he is assigned to", "clock differs")
+    session = clients.imap(first.ip, "jane")
+    new = other_backend(backend_of(first, "jane"))
+    hung = [first.pid("director")] + first.pids("imap-login")
+    for pid in hung:
+        os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    try:
+        ring.wait_for([second, third])
+        for member in second, third:
+            pid = member.pid("director")
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: [new for new in member.pids("director")
+                              if new != pid], "a new director")
+            ring.wait_for([second, third])
+        second.doveadm("director", "move", "jane", new)
+        login = LaterLogin(third.ip, "jane")
+        # longer than for what directors that start don't know
+        login.join(begun + 13 - time.monotonic())
+        assert login.session is None
+    finally:
+        for pid in hung:
+            os.kill(pid, signal.SIGCONT)
+    login.join(20)
+    assert login.session.noop()[0] == "OK"
+    assert is_over(session)
+    assert backend_of(third, "jane") == new
     clients.close(login.session)
 
 
