@@ -3,6 +3,7 @@
 #include "lib.h"
 #include "array.h"
 #include "fd-util.h"
+#include "ioloop.h"
 #include "restrict-access.h"
 #include "settings.h"
 #include "master-interface.h"
@@ -37,7 +38,11 @@ static const struct {
 	{ "proxy", LISTENER_PROXY },
 };
 
+/* Longer than Dovecot's log process takes to start */
+#define LOG_FLUSH_MSECS 2000
+
 static const struct director_settings *director_set;
+static struct timeout *to_log_flush;
 
 /* TRUE from the die callback on: nobody is answered any more. */
 static bool dying;
@@ -96,6 +101,17 @@ static void client_connected(struct master_service_connection *conn)
 	}
 }
 
+/* What a process logs before the log process has read the first of the
+   service's pipe stays unread there until more comes, which for us may be hours
+   later. An option without a value is something more, and isn't logged. */
+static void log_flush(void *context ATTR_UNUSED)
+{
+	static const struct ip_addr no_ip;
+
+	timeout_remove(&to_log_flush);
+	i_set_failure_send_ip(&no_ip);
+}
+
 /* Closes whatever answers anybody, and only then releases the journal: a new
    process may wait for it (design.md, rule 6). */
 static void director_stop(void)
@@ -103,6 +119,7 @@ static void director_stop(void)
 	if (dying)
 		return;
 	dying = TRUE;
+	timeout_remove(&to_log_flush);
 	auth_relays_deinit();
 	admin_connections_deinit();
 	proxy_notify_deinit();
@@ -198,6 +215,7 @@ int main(int argc, char *argv[])
 	auth_relays_init(base_dir);
 	admin_connections_init();
 	login_registry_init();
+	to_log_flush = timeout_add(LOG_FLUSH_MSECS, log_flush, NULL);
 
 	master_service_set_die_with_master(master_service, TRUE);
 	master_service_set_die_callback(master_service, director_die);

@@ -124,6 +124,7 @@ fi
 exec "$@"
 """.format(short_tmp))
     os.chmod(slow, 0o755)
+    director.allow("There are no backends: set ")
     director = nodes.director(BACKENDS, before=[slow])
     waits = short_tmp + "/waits"
     with open(short_tmp + "/next", "w"):
@@ -289,3 +290,18 @@ def test_damaged_journal(nodes, backends, change, said, used):
         assert {row["state"] for row in director.status()} == {"up"}
     assert {user: after[user] for user in USERS if user not in staying} == \
         {user: before[user] for user in USERS if user not in staying}
+
+
+def test_slow_log_process(nodes):
+    """Dovecot's log process starts after the director has logged: what it said
+    is in the log without anything more being said."""
+    director = nodes.director("", start=False)
+    slow = director.dir + "/slow-log"
+    with open(slow, "w") as f:
+        f.write("#!/bin/sh\nsleep 0.5\nexec /usr/lib/dovecot/log \"$@\"\n")
+    os.chmod(slow, 0o755)
+    director.allow("There are no backends: set ")
+    director.write_config(director.config +
+                          "service log {\n  executable = %s\n}\n" % slow)
+    director.start()
+    director.log.wait("director: Warning: There are no backends: ")
