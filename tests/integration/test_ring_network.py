@@ -53,6 +53,7 @@ class Load:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.new = []
+        self.count = 0
         # [(begun, secs, is new, user)]
         self.logins = []
         self.failed = []
@@ -65,7 +66,8 @@ class Load:
     def run(self):
         while not self.stopping.wait(0.03):
             with self.lock:
-                is_new = len(self.logins) % 2 == 0
+                is_new = self.count % 2 == 0
+                self.count += 1
                 if is_new:
                     user = "new%d" % len(self.new)
                     self.new.append(user)
