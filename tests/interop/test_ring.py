@@ -261,6 +261,29 @@ def test_moves(ring):
     ring.check_logs()
 
 
+@pytest.mark.parametrize("kinds", ["ours 2.3", "2.3 ours 2.3"])
+def test_move_back_at_once(kinds):
+    """The original is still in the delay of the first move and takes the second
+    one to be that; that is over when ours has ended its sessions, and it
+    doesn't pass on what it doesn't know."""
+    ring = Ring(kinds.split())
+    for member in ring.members:
+        if member.kind == "2.3":
+            member.extra = "director_user_kick_delay = 4s\n"
+    with ring:
+        ours = next(member for member in ring.members
+                    if member.kind == "ours")
+        (user, old), = ours.lookup(["jane"]).items()
+        new = [ip for ip in BACKENDS.split() if ip != old][0]
+        ring.wait_agreed(Member.users)
+        assert ours.admin.command("USER-MOVE", user, new) == "OK"
+        assert ours.lookup([user]) == {user: new}
+        assert ours.admin.command("USER-MOVE", user, old) == "OK"
+        for member in ring.members:
+            assert member.lookup([user]) == {user: old}
+        ring.check_logs()
+
+
 def test_flush(ring):
     """Whoever is told to flush a backend: its users have left it everywhere."""
     ring.members[0].lookup(names("u", 30))

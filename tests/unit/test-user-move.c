@@ -3,6 +3,7 @@
 /* Moves and kicks: what a director says and does, and when it lets the user in
    (doc/ring-protocol.md §8.5) */
 
+#include "test-restore.h"
 #include "test-user-move.h"
 
 static void test_alone(void **state ATTR_UNUSED)
@@ -414,6 +415,11 @@ static void test_original(void **state ATTR_UNUSED)
 	assert_not_said(right, "USER-KILLED");
 	pass(USER_UNSEEN_SECS * 1000 - KICK_DELAY);
 	assert_said(right, killed);
+	/* a 2.3 member may have taken that move to be the one before, which is
+	   over there by now */
+	assert_non_null(strstr(said_after(right, "USER-MOVE"), hashed("jane")));
+	assert_true(strstr(str_c(right->sent), "USER-MOVE|10.0.0.2|") <
+		    strstr(str_c(right->sent), killed));
 	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|9|%u",
 	   test_hash("jane"));
 	pass(KICK_DELAY + 250);
@@ -446,6 +452,30 @@ static void test_original(void **state ATTR_UNUSED)
 	pass(31000);
 	assert_non_null(strstr(str_c(test_logs), "move timed out"));
 	assert_string_equal(where("jim"), elsewhere("jim"));
+}
+
+/* 2.3 members take him to be where the last USER-MOVE says, and don't tell
+   again. */
+static void test_original_again(void **state ATTR_UNUSED)
+{
+	uint32_t jane, joe;
+
+	begin(3);
+	others_are_older();
+	jane = test_hash("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s", jane, elsewhere("jane"));
+	assert_string_equal(known("jane", ""), elsewhere("jane"));
+	in(left, "USER-MOVE|10.0.0.1|9090|6|%u|%s", jane, hashed("jane"));
+	assert_string_equal(known("jane", ""), hashed("jane"));
+
+	/* ours, which it can't have heard of when it told */
+	joe = test_hash("joe");
+	assert_int_equal(move("joe", "10.1.0.2"), DIRECTOR_HOST_OK);
+	in(left, "USER-MOVE|10.0.0.1|9090|7|%u|10.1.0.1", joe);
+	assert_string_equal(known("joe", ""), "10.1.0.2");
+	pass(1500);
+	in(left, "USER-MOVE|10.0.0.1|9090|8|%u|10.1.0.1", joe);
+	assert_string_equal(known("joe", ""), "10.1.0.1");
 }
 
 /* The same hash in two tags: moves of their own, but waves without names are
@@ -562,6 +592,7 @@ int main(void)
 		move_test(test_lost_member_assumed_elsewhere),
 		move_test(test_handed_at_start),
 		move_test(test_original),
+		move_test(test_original_again),
 		move_test(test_tags),
 		move_test(test_too_many),
 		move_test(test_nonsense),

@@ -54,6 +54,13 @@ static inline int teardown(void **state)
 #define move_test(func) \
 	cmocka_unit_test_setup_teardown(func, test_ring_setup, teardown)
 
+/* A 2.3 member has come in. */
+static inline void others_are_older(void)
+{
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|99||U0||2000");
+	ring_syncs_minor(left, right, "9");
+}
+
 /* The links are kept alive. */
 static inline void pass(uint64_t msecs)
 {

@@ -368,6 +368,11 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 		return TRUE;
 	if (move->initiator || move->notified) {
 		move->passed = TRUE;
+		if (now->msecs >= move->started_msecs + resend_msecs(ring)) {
+			/* A 2.3 member that had just ended another move of his
+			   took ours to be that one, and would know of none. */
+			move_tell(moves, move, 0);
+		}
 		send_killed(moves, move, NULL);
 	} else if (move->everywhere_msecs != 0 &&
 		   now->msecs >= move->everywhere_msecs +
@@ -402,13 +407,19 @@ bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 /* Does the move go where the message says, not where we know? */
 static bool
 target_wins(const struct user_moves *moves, const struct user_move *move,
-	    const struct ring_message *msg)
+	    const struct ring_message *msg, const struct director_time *now)
 {
 	if (backend_lookup(moves->director->backends, &move->target) == NULL)
 		return TRUE;
+	if (move->waves_count == 0) {
+		/* With 2.3 members the last one that comes counts. Ours does if
+		   its sender can't have heard of it. */
+		return !move->initiator || now->msecs >=
+			move->told_msecs + resend_msecs(moves->director->ring);
+	}
 	/* one that was handed to us hasn't told where it goes */
 	if (waves_named(move) == 0)
-		return move->waves_count > 0;
+		return TRUE;
 	/* Of moves that were begun at once that to a backend wins, and then that
 	   to the lower address. */
 	if (msg->flag != move->nowhere)
@@ -448,7 +459,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			ring_broadcast(ring, peer->member, msg);
 			return;
 		}
-	} else if (target_wins(moves, move, msg)) {
+	} else if (target_wins(moves, move, msg, now)) {
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
 	if (!known) {
