@@ -207,6 +207,10 @@ def test_login_process_without_plugin(nodes, backends):
     assert done.returncode == 75
     assert re.search("Error: failed: user can't be moved safely: l" + reason,
                      done.stderr)
+    # nor can a kick
+    director.doveadm("director", "kick", "jane", check=False)
+    director.log.wait("Warning: User jane: sessions that nobody can see aren't "
+                      "ended: l" + reason)
     assert session.noop()[0] == "OK"
     # others aren't concerned
     director.doveadm("director", "move", "nobody", other_backend(

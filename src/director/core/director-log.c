@@ -19,6 +19,8 @@ static const struct {
 		"sessions were redirected by their backends" },
 	[DIRECTOR_LOG_UNSAFE_MOVE] = { LOG_TYPE_ERROR,
 		"users are moved who may have sessions that nobody can see" },
+	[DIRECTOR_LOG_UNSAFE_KICK] = { LOG_TYPE_WARNING,
+		"kicks, which end no sessions that nobody can see" },
 };
 
 void director_log_throttled(struct director *director,

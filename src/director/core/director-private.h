@@ -15,6 +15,7 @@ enum director_log_kind {
 	DIRECTOR_LOG_SESSION_NOWHERE,
 	DIRECTOR_LOG_SESSION_REDIRECTED,
 	DIRECTOR_LOG_UNSAFE_MOVE,
+	DIRECTOR_LOG_UNSAFE_KICK,
 
 	DIRECTOR_LOG_COUNT
 };
@@ -201,6 +202,10 @@ bool director_user_is_untold(struct director *director, user_idx_t idx,
 			     const struct director_time *now);
 /* He is moved nevertheless: logs that. */
 void director_untold_move(struct director *director, user_idx_t idx,
+			  const struct director_time *now);
+/* Somebody was kicked: if he may have sessions that weren't ended, logs that.
+   name: who, as at the beginning of a line */
+void director_untold_kick(struct director *director, const char *name,
 			  const struct director_time *now);
 
 /* Returns FALSE if hashing puts the user where he is. */

@@ -103,6 +103,17 @@ void director_untold_move(struct director *director, user_idx_t idx,
 	}
 }
 
+void director_untold_kick(struct director *director, const char *name,
+			  const struct director_time *now)
+{
+	if (now->msecs >= director->untold_until_msecs)
+		return;
+	director_log_throttled(director, DIRECTOR_LOG_UNSAFE_KICK,
+		t_strdup_printf("%s: sessions that nobody can see aren't ended: "
+				"%s", name, director_unsafe_reason(director)),
+		now->msecs);
+}
+
 void director_session_untold(const struct session_lease *lease, void *context)
 {
 	struct director *director = context;

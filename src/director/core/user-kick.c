@@ -208,6 +208,7 @@ static void kick_ended(struct user_kicks *kicks, struct user_kick *kick,
 				SESSION_MATCH_NAME ? "is" : "are",
 				kick->count, kick->reason), now->msecs);
 	}
+	director_untold_kick(director, kick_name(&kick->match), now);
 	if (kick->missed > 0) {
 		DIRECTOR_LOG(director, LOG_TYPE_WARNING, t_strdup_printf(
 			"%s: %u sessions couldn't be ended, their login "
