@@ -293,7 +293,9 @@ class Health:
     def __init__(self, director):
         self.director = director
         # what it opens and allocates only once
+        count = sessions(director)
         clients.visit("imap", director.ip, "before")
+        wait_for(lambda: sessions(director) == count, "the session's end")
         director.status()
         self.pid, = director_pids(director)
         self.proc = "/proc/%d/" % self.pid
