@@ -13,6 +13,13 @@ static struct test_conn *returns(const char *ip)
 	return conn;
 }
 
+static void broken(struct test_conn *conn)
+{
+	ring_peer_closed(director, conn->peer, "reset", &now);
+	conn->peer = NULL;
+	ring_end();
+}
+
 /* Our right doesn't answer us, but others: they close the ring without us, and
    then we go on alone. */
 static void test_outside(void **state ATTR_UNUSED)
@@ -21,9 +28,7 @@ static void test_outside(void **state ATTR_UNUSED)
 
 	ring_of(4, &left, &right);
 	test_pass(2000);
-	ring_peer_closed(director, right->peer, "reset", &now);
-	right->peer = NULL;
-	ring_end();
+	broken(right);
 	right = conn_out();
 	test_pass(500);
 	next = connected();
@@ -55,11 +60,28 @@ static void test_outside(void **state ATTR_UNUSED)
 	assert_not_said(returns("10.0.0.1"), "QUIT");
 }
 
-static void broken(struct test_conn *conn)
+/* He was started while we were connecting to him: that says nothing. */
+static void test_started_meanwhile(void **state ATTR_UNUSED)
 {
-	ring_peer_closed(director, conn->peer, "reset", &now);
-	conn->peer = NULL;
-	ring_end();
+	struct test_conn *left, *right, *next;
+
+	ring_of(4, &left, &right);
+	test_pass(2000);
+	broken(right);
+	right = conn_out();
+	test_pass(500);
+	next = connected();
+	assert_ptr_not_equal(next, right);
+	greet(next, "10.0.0.4", 10, 444);
+	in(next, "DIRECTOR|10.0.0.3|9090|1|%u|%u", TEST_INSTANCE_RIGHT + 1,
+	   TEST_WALL);
+	in(next, "CONNECT|10.0.0.3|9090");
+	assert_not_said(next, "QUIT|Can't reach");
+	assert_not_said(left, "QUIT");
+	assert_said(next, "QUIT|CONNECT requested");
+	right = right_joins("10.0.0.3", 10);
+	assert_true(net_ip_compare(&right->peer->member->address.ip,
+				   ip_of("10.0.0.3")));
 }
 
 /* The other one accepts a connection, so he lives; it breaks before he has said
@@ -106,6 +128,7 @@ int main(void)
 		ring_test(test_broken_and_gone),
 		ring_test(test_broken_and_silent),
 		ring_test(test_outside),
+		ring_test(test_started_meanwhile),
 	};
 
 	return run_test_cases(tests);
