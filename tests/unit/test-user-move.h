@@ -48,6 +48,7 @@ static inline int teardown(void **state)
 {
 	session_plugin_lost(director_leases(director), &plugin, now.msecs);
 	login_process_unref(director_leases(director), &process);
+	left = right = NULL;
 	return test_director_teardown(state);
 }
 
