@@ -139,6 +139,25 @@ static void test_host_flushed(void **state ATTR_UNUSED)
 	assert_not_said(right, "HOST-FLUSH|10.0.0.2|");
 }
 
+/* The clock was set back before we started. A director that had hung passes on
+   what the process before had sent, and everybody takes ours to be older. */
+static void test_own_numbers(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	forget_sent();
+	in(left, "HOST|10.0.0.2|9090|2000000000|10.1.0.1|70||U0||2000");
+	assert_int_equal(test_vhosts("10.1.0.1"), 100);
+	/* nobody sent that */
+	in(left, "HOST|10.0.0.2|9090|4294967295|10.1.0.1|70||U0||2000");
+	in(left, "HOST-FLUSH|10.0.0.2|9090|5|10.1.0.1");
+	assert_int_equal(director_host_set_down(director, ip_of("10.1.0.1"),
+		TRUE, "doveadm: ", &now), DIRECTOR_HOST_OK);
+	ring_end();
+	assert_said(right, "HOST|10.0.0.2|9090|2000000001|10.1.0.1|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,6 +166,7 @@ int main(void)
 		ring_test(test_host_changed_untold),
 		ring_test(test_host_removed),
 		ring_test(test_host_flushed),
+		ring_test(test_own_numbers),
 	};
 
 	return run_test_cases(tests);

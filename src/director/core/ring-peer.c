@@ -141,7 +141,15 @@ bool ring_accept(struct ring *ring, struct ring_message *msg)
 		ring_originate(ring, msg);
 		return TRUE;
 	}
-	return !origin->self && ring_member_accept_seq(origin, msg->seq);
+	if (origin->self) {
+		if (msg->seq > ring->last_seq && msg->seq <= RING_LAST_SEQ) {
+			/* Our clock was set back before we started: the others
+			   take what we say to be old. */
+			ring->last_seq = msg->seq;
+		}
+		return FALSE;
+	}
+	return ring_member_accept_seq(origin, msg->seq);
 }
 
 /* -- Ending -- */

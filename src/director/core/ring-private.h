@@ -156,6 +156,10 @@ struct ring_peer_out {
 #define RING_FIRST_SEQ(started_msecs) \
 	((uint32_t)((started_msecs) / 250) & 0x7fffffff)
 
+/* Higher ones of ours that others pass on aren't believed: more than enough may
+   follow on it. */
+#define RING_LAST_SEQ 0xf0000000
+
 /* Why a director ends its connections when it stops */
 #define RING_QUIT_SHUTDOWN "Shutting down"
 /* What follows is whom. Who says so leaves the ring, with his sessions. */
