@@ -84,6 +84,23 @@ static void test_started_meanwhile(void **state ATTR_UNUSED)
 				   ip_of("10.0.0.3")));
 }
 
+/* Nor does a connection that was refused before he listened. */
+static void test_started_while_connecting(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *again;
+
+	ring_of(4, &left, &right);
+	test_pass(2000);
+	broken(right);
+	right = conn_out();
+	in(left, "DIRECTOR|10.0.0.3|9090|1|%u|%u", TEST_INSTANCE_RIGHT + 1,
+	   TEST_WALL);
+	again = conn_out();
+	assert_ptr_not_equal(again, right);
+	assert_true(net_ip_compare(&again->peer->member->address.ip,
+				   ip_of("10.0.0.3")));
+}
+
 /* The other one accepts a connection, so he lives; it breaks before he has said
    anything. Only if that happens twice are we alone. */
 static void test_broken_connection(void **state ATTR_UNUSED)
@@ -129,6 +146,7 @@ int main(void)
 		ring_test(test_broken_and_silent),
 		ring_test(test_outside),
 		ring_test(test_started_meanwhile),
+		ring_test(test_started_while_connecting),
 	};
 
 	return run_test_cases(tests);

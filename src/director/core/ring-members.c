@@ -166,9 +166,7 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		}
 		if (ring_member_is_later(member, msg->instance)) {
 			(void)ring_member_restarted(member, msg->instance);
-			/* what was tried was the process before */
-			ring_stop_hanging(ring, member, now);
-			member->unreached_msecs = 0;
+			ring_connect_anew(ring, member);
 			news = TRUE;
 		} else if (peer->done_received &&
 			   (peer->minor < RING_MINOR_OURS ||

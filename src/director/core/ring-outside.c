@@ -52,6 +52,15 @@ void ring_stop_hanging(struct ring *ring, struct ring_member *member,
 	}
 }
 
+void ring_connect_anew(struct ring *ring, struct ring_member *member)
+{
+	struct ring_peer *peer = ring_peer_find_out(ring, member);
+
+	if (peer != NULL && peer->state == RING_PEER_CONNECTING)
+		ring_peer_end(ring, peer, NULL);
+	member->unreached_msecs = member->connected_msecs = 0;
+}
+
 bool ring_is_outside(const struct ring *ring, const struct director_time *now)
 {
 	/* a right that is new may yet send us on */

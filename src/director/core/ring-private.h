@@ -240,6 +240,9 @@ bool ring_is_out_of_reach(struct ring *ring, const struct ring_member *member,
    hangs may not for seconds. */
 void ring_stop_hanging(struct ring *ring, struct ring_member *member,
 		       const struct director_time *now);
+/* It has been started (again): what became of connecting to the process before,
+   and what becomes of it now, says nothing. */
+void ring_connect_anew(struct ring *ring, struct ring_member *member);
 
 void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		    struct ring_message *msg, const struct director_time *now);
