@@ -152,7 +152,11 @@ RING_USUAL = (
     r"Aborting incorrect outgoing connection|"
     r"tried to connect to us, should use|"
     r"Director \S+ disconnected: (?:Connection closed|Connect timed out)|"
-    r"disconnected us with reason: (?:Shutting down|Replacing with )|"
+    # (two may connect to each other at once)
+    r"disconnected us with reason: (?:Shutting down|Replacing with |CONNECT re|"
+    r"Unwanted outgoing connection|Connecting again to hand over)|"
+    # the machine is busy
+    r"clock differs from ours by -?[12] secs|"
     r"Right side connection is unexpectedly lost, reconnecting")
 # The package is installed for all nodes here, also for those without backends
 NO_DIRECTOR = "director: Warning: There are no backends: "

@@ -22,7 +22,8 @@ USUAL = re.compile(
     r"Delaying (all|new user) requests|continuing delayed requests|"
     r"Couldn't connect to right side, we must be the only|"
     r"disconnected us with reason: (Shutting down|CONNECT requested|"
-    r"Replacing with|Wrong CONNECT|Invalid input: DONE)|"
+    r"Replacing with|Wrong CONNECT|Invalid input: DONE|"
+    r"Unwanted outgoing connection)|"
     # it was said while the other one was starting, on a busy machine
     r"clock differs from ours by -?\d secs|"
     # these tests' logins have no plugin
