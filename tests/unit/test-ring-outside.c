@@ -20,13 +20,12 @@ static void broken(struct test_conn *conn)
 	ring_end();
 }
 
-/* Our right doesn't answer us, but others: they close the ring without us, and
-   then we go on alone. */
-static void test_outside(void **state ATTR_UNUSED)
+/* Connecting to 10.0.0.3 hangs. Returns the next one, which we connect to. */
+static struct test_conn *right_hangs(struct test_conn **left_r)
 {
-	struct test_conn *left, *right, *next;
+	struct test_conn *right, *next;
 
-	ring_of(4, &left, &right);
+	ring_of(4, left_r, &right);
 	test_pass(2000);
 	broken(right);
 	right = conn_out();
@@ -34,6 +33,16 @@ static void test_outside(void **state ATTR_UNUSED)
 	next = connected();
 	assert_ptr_not_equal(next, right);
 	greet(next, "10.0.0.4", 10, 444);
+	return next;
+}
+
+/* Our right doesn't answer us, but others: they close the ring without us, and
+   then we go on alone. */
+static void test_outside(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right, *next;
+
+	next = right_hangs(&left);
 	in(next, "CONNECT|10.0.0.3|9090");
 	assert_said(next, "QUIT|Can't reach it");
 	assert_said(left, "QUIT|Can't reach 10.0.0.3:9090");
@@ -65,14 +74,7 @@ static void test_started_meanwhile(void **state ATTR_UNUSED)
 {
 	struct test_conn *left, *right, *next;
 
-	ring_of(4, &left, &right);
-	test_pass(2000);
-	broken(right);
-	right = conn_out();
-	test_pass(500);
-	next = connected();
-	assert_ptr_not_equal(next, right);
-	greet(next, "10.0.0.4", 10, 444);
+	next = right_hangs(&left);
 	in(next, "DIRECTOR|10.0.0.3|9090|1|%u|%u", TEST_INSTANCE_RIGHT + 1,
 	   TEST_WALL);
 	in(next, "CONNECT|10.0.0.3|9090");
