@@ -285,6 +285,34 @@ def test_move_back_at_once(kinds):
         ring.check_logs()
 
 
+@pytest.mark.parametrize("kinds", ["2.3 ours", "ours 2.3 ours"])
+def test_flush_in_delay(kinds):
+    """The original tells of moves in the delay of others, too, but never that
+    their users are killed."""
+    with Ring(kinds.split()) as ring:
+        old = next(member for member in ring.members if member.kind == "2.3")
+        users = old.lookup(names("u", 30))
+        count = list(users.values()).count("127.0.0.11")
+        first = next(user for user in users if users[user] == "127.0.0.12")
+        ring.wait_agreed(Member.users)
+        # ours waits until what was answered is over
+        time.sleep(6)
+        assert old.admin.command("USER-MOVE", first, "127.0.0.13") == "OK"
+        time.sleep(1)
+        # the second flush goes on when the first user's delay is over
+        for vhosts, args in (("0", ["127.0.0.11"]),
+                             ("100", ["", str(count + 1)])):
+            assert old.admin.command("HOST-UPDATE", "127.0.0.11",
+                                     vhosts) == "OK"
+            ring.barrier()
+            assert old.admin.command("HOST-RESET-USERS", *args) == "OK"
+        for member in ring.members:
+            if member.kind == "ours":
+                # it gives up reading long before the 30 s of the original
+                assert set(member.lookup(list(users))) == set(users)
+        ring.check_logs()
+
+
 def test_flush(ring):
     """Whoever is told to flush a backend: its users have left it everywhere."""
     ring.members[0].lookup(names("u", 30))

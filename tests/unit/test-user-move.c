@@ -478,6 +478,45 @@ static void test_original_again(void **state ATTR_UNUSED)
 	assert_string_equal(known("joe", ""), "10.1.0.1");
 }
 
+/* A 2.3 member tells USER-MOVE in the delay after a move, too, and then nothing
+   more: it and we end that delay in either order. */
+static void test_original_tells_move_only(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	unsigned int i, seq = 5;
+	uint32_t jane;
+
+	begin(3);
+	others_are_older();
+	in(left, "DIRECTOR|10.0.0.9|9090");
+	jane = test_hash("jane");
+	for (i = 0; i < 2; i++) {
+		in(left, "USER-MOVE|10.0.0.9|9090|%u|%u|%s", seq++, jane,
+		   elsewhere("jane"));
+		in(left, "USER-KILLED|%u", jane);
+		pass(USER_UNSEEN_SECS * 1000);
+		in(left, "USER-KILLED-EVERYWHERE|10.0.0.9|9090|%u|%u", seq++,
+		   jane);
+		pass(KICK_DELAY - 100 + i * 500);
+		in(left, "USER-MOVE|10.0.0.9|9090|%u|%u|%s", seq++, jane,
+		   hashed("jane"));
+		lookup = test_lookup("jane");
+		pass(3000);
+		assert_int_equal(lookup->state, 0);
+		pass(KICK_DELAY + 500);
+		assert_int_equal(lookup->state, 1);
+		assert_string_equal(lookup->ip, hashed("jane"));
+		pass(2000);
+	}
+
+	/* It isn't the delay of that one: USER-KILLED may take its time. */
+	in(left, "USER-MOVE|10.0.0.9|9090|%u|%u|%s", seq, jane,
+	   elsewhere("jane"));
+	lookup = test_lookup("jane");
+	pass(10000);
+	assert_int_equal(lookup->state, 0);
+}
+
 /* The same hash in two tags: moves of their own, but waves without names are
    about both. */
 static void test_tags(void **state ATTR_UNUSED)
@@ -593,6 +632,7 @@ int main(void)
 		move_test(test_handed_at_start),
 		move_test(test_original),
 		move_test(test_original_again),
+		move_test(test_original_tells_move_only),
 		move_test(test_tags),
 		move_test(test_too_many),
 		move_test(test_nonsense),

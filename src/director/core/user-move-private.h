@@ -18,7 +18,11 @@
 /* One of 2.3 that still has a move of the user when the next one is told takes
    its USER-KILLED for the last one. The others have let him in then: so long
    after that the wave isn't awaited any more. */
-#define MOVE_EVERYWHERE_MSECS 3000
+#define MOVE_UNSURE_MSECS 3000
+/* One of 2.3 that is told to move a user while it waits the kick delay of his
+   last move tells USER-MOVE, but never USER-KILLED: the same then. Its delay
+   may end so long after ours. */
+#define MOVE_AGAIN_MSECS 1000
 /* Sessions are looked after at least so often. */
 #define MOVE_LOOK_MSECS 250
 /* Directors that moved the same user at once */
@@ -77,9 +81,10 @@ struct user_move {
 	uint64_t hold_msecs;
 	/* When our own move was told last */
 	uint64_t told_msecs;
-	/* The original's: when USER-KILLED-EVERYWHERE came although USER-KILLED
-	   hadn't, 0 = it didn't */
-	uint64_t everywhere_msecs;
+	/* The original's: since when USER-KILLED may be one that doesn't come,
+	   since USER-KILLED-EVERYWHERE did without it, or the move may be none
+	   for its initiator; 0 = it comes */
+	uint64_t unsure_msecs;
 
 	/* Those that have names; none: as the original does it */
 	struct move_wave waves[MOVE_MAX_WAVES];
@@ -111,6 +116,11 @@ struct user_moves {
 		struct ring_address initiator;
 		uint32_t number;
 	} ended[MOVE_ENDED_MEMORY];
+	/* The original's; by hash, modulo the size */
+	struct {
+		uint32_t hash;
+		uint64_t msecs;
+	} ended_original[MOVE_ENDED_MEMORY];
 	/* Of our own moves; higher than those of the process before */
 	uint32_t last_number;
 	unsigned int last_hook_id;

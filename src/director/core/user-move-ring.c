@@ -330,6 +330,27 @@ waves_run(struct user_moves *moves, struct user_move *move,
 	return TRUE;
 }
 
+static void original_ended(struct user_moves *moves, struct user_move *move,
+			   const struct director_time *now)
+{
+	unsigned int i = move->hash % MOVE_ENDED_MEMORY;
+
+	moves->ended_original[i].hash = move->hash;
+	moves->ended_original[i].msecs = now->msecs;
+	user_move_end(moves, move, now);
+}
+
+static bool
+original_has_ended_now(const struct user_moves *moves, uint32_t hash,
+		       const struct director_time *now)
+{
+	unsigned int i = hash % MOVE_ENDED_MEMORY;
+
+	return moves->ended_original[i].hash == hash &&
+		moves->ended_original[i].msecs != 0 &&
+		now->msecs < moves->ended_original[i].msecs + MOVE_AGAIN_MSECS;
+}
+
 /* The original's: returns FALSE if the move has ended. */
 static bool
 wave_run_original(struct user_moves *moves, struct user_move *move,
@@ -340,7 +361,7 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 	if (move->delaying) {
 		if (now->msecs < move->hold_msecs)
 			return TRUE;
-		user_move_end(moves, move, now);
+		original_ended(moves, move, now);
 		return FALSE;
 	}
 	if (now->msecs >= move->started_msecs + MOVE_TIMEOUT_MSECS) {
@@ -374,9 +395,9 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 			move_tell(moves, move, 0);
 		}
 		send_killed(moves, move, NULL);
-	} else if (move->everywhere_msecs != 0 &&
-		   now->msecs >= move->everywhere_msecs +
-				 MOVE_EVERYWHERE_MSECS) {
+	} else if (move->unsure_msecs != 0 &&
+		   now->msecs >= move->unsure_msecs +
+				 MOVE_UNSURE_MSECS) {
 		move_delay(moves, move, now);
 	}
 	return TRUE;
@@ -436,6 +457,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	const struct ring_member *origin =
 		ring_member_lookup(ring->members, &msg->origin);
 	bool known = origin != NULL && !origin->removed;
+	bool unsure;
 	struct backend *backend;
 	struct user_move *move;
 	struct move_wave *wave;
@@ -450,6 +472,9 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	}
 	move = user_move_find(moves, backend->tag, msg->hash);
 	if (move == NULL || move->delaying) {
+		unsure = msg->wave == 0 && known && origin->instance == 0 &&
+			(move != NULL ||
+			 original_has_ended_now(moves, msg->hash, now));
 		if (move != NULL)
 			user_move_free(moves, move);
 		move = user_move_new(moves, backend, msg->hash, msg->flag,
@@ -459,6 +484,8 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			ring_broadcast(ring, peer->member, msg);
 			return;
 		}
+		if (unsure)
+			move->unsure_msecs = now->msecs;
 	} else if (target_wins(moves, move, msg, now)) {
 		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
 	}
@@ -571,8 +598,8 @@ unnamed_everywhere(struct ring *ring, struct ring_peer *peer,
 	bool forward = FALSE;
 
 	for (; move != NULL; move = move->tag_next) {
-		if (!move->passed && move->everywhere_msecs == 0)
-			move->everywhere_msecs = now->msecs;
+		if (!move->passed && move->unsure_msecs == 0)
+			move->unsure_msecs = now->msecs;
 		if (!move->passed || move->back || move->delaying ||
 		    move->waves_count > 0)
 			continue;
