@@ -56,6 +56,8 @@ class Load:
         self.count = 0
         # [(begun, secs, is new, user)]
         self.logins = []
+        # {thread: the member that it logs in to}
+        self.busy = {}
         self.failed = []
         self.threads = [threading.Thread(target=self.run, daemon=True)
                         for _ in range(threads)]
@@ -78,21 +80,28 @@ class Load:
     def login(self, user, is_new):
         begun = time.monotonic()
         while time.monotonic() - begun < patience(60):
-            member = self.rand.choice(self.members)
+            with self.lock:
+                member = self.rand.choice(self.members)
+                self.busy[threading.get_ident()] = member
             try:
                 clients.visit("imap", member.ip, user)
             except Exception as error:
                 self.failed.append((time.monotonic(), member, user, error))
                 self.stopping.wait(0.05)
                 continue
+            finally:
+                del self.busy[threading.get_ident()]
             self.logins.append((begun, time.monotonic() - begun, is_new, user))
             return
         self.logins.append((begun, float("inf"), is_new, user))
 
     def without(self, *members):
-        """The load balancer takes them out. Whoever is there may finish."""
-        self.members = [member for member in self.members
-                        if member not in members]
+        """The load balancer takes them out, and waits for who is there."""
+        with self.lock:
+            self.members = [member for member in self.members
+                            if member not in members]
+        wait_for(lambda: not set(self.busy.values()) & set(members),
+                 "who is logging in there")
 
     def add(self, *members):
         self.members = self.members + list(members)
