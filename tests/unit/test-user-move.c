@@ -86,7 +86,6 @@ static void test_unseen(void **state ATTR_UNUSED)
 	assert_string_equal(where("jane"), hashed("jane"));
 }
 
-/* We began it: our wave goes to the right, and lets him in when it is back. */
 /* The same, by the director process that was there until now. */
 static void test_unseen_before(void **state ATTR_UNUSED)
 {
@@ -107,6 +106,7 @@ static void test_unseen_before(void **state ATTR_UNUSED)
 	assert_string_equal(lookup->ip, target);
 }
 
+/* We began it: our wave goes to the right, and lets him in when it is back. */
 static void test_begun_here(void **state ATTR_UNUSED)
 {
 	const char *target, *told, *wave, *killed;
@@ -198,6 +198,59 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	assert_said(right, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|7|");
 	assert_int_equal(lookup->state, 1);
 	assert_string_equal(lookup->ip, target);
+}
+
+/* Two moves that were begun in two parts of a ring: what tells each of the
+   other's backend are their waves. */
+static void test_begun_apart(void **state ATTR_UNUSED)
+{
+	const char *low = "10.1.0.1", *high = "10.1.0.2", *wave;
+	struct test_lookup *lookup;
+	uint32_t hash;
+
+	begin(3);
+	hash = test_hash("jane");
+	assert_int_equal(move("jane", high), DIRECTOR_HOST_OK);
+	wave = strrchr(said_after(right, "USER-MOVE"), '|') + 1;
+	lookup = test_lookup("jane");
+	forget_sent();
+	in(left, "USER-KILLED|%u|%s|10.0.0.1|9090|7", hash, low);
+	assert_string_equal(known("jane", ""), low);
+	ring_end();
+	assert_said(right, t_strdup_printf("USER-KILLED|%u|%s|10.0.0.1|9090|7",
+					   hash, low));
+	/* ours goes round again, at once, since who has it goes elsewhere */
+	assert_said(right, t_strdup_printf("USER-KILLED|%u|%s|10.0.0.2|9090|%s",
+					   hash, low, wave));
+	assert_non_null(strstr(said_after(left, "USER-MOVE"), low));
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|5|%u|%s|7", hash, low);
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED|%u|%s|10.0.0.2|9090|%s", hash, low, wave);
+	assert_non_null(strstr(said_after(left, "USER-KILLED-EVERYWHERE"),
+			       low));
+	ring_end();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, low);
+
+	/* So it is if only ours tells it, when it is back. */
+	forget_sent();
+	assert_int_equal(move("joe", high), DIRECTOR_HOST_OK);
+	wave = strrchr(said_after(right, "USER-MOVE"), '|') + 1;
+	forget_sent();
+	in(left, "USER-KILLED|%u|%s|10.0.0.2|9090|%s", test_hash("joe"), low,
+	   wave);
+	ring_end();
+	assert_not_said(right, "USER-KILLED-EVERYWHERE");
+	assert_string_equal(known("joe", ""), low);
+	assert_said(right, t_strdup_printf("USER-KILLED|%u|%s|10.0.0.2|9090|%s",
+					   test_hash("joe"), low, wave));
+	/* a higher one is none */
+	in(left, "USER-KILLED|%u|%s|10.0.0.2|9090|%s", test_hash("joe"), high,
+	   wave);
+	ring_end();
+	assert_string_equal(known("joe", ""), low);
+	assert_non_null(strstr(said_after(left, "USER-KILLED-EVERYWHERE"),
+			       low));
 }
 
 /* Who began it isn't heard of any more: we bring it to its end. */
@@ -621,6 +674,7 @@ int main(void)
 		move_test(test_unseen_before),
 		move_test(test_begun_here),
 		move_test(test_begun_elsewhere),
+		move_test(test_begun_apart),
 		move_test(test_orphan),
 		move_test(test_lost_member),
 		move_test(test_lost_member_told),

@@ -519,7 +519,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	const struct ring_member *initiator;
 	struct move_wave *wave;
 	struct user_move *move;
-	bool own;
+	bool own, wins;
 
 	if (backend == NULL)
 		return;
@@ -542,12 +542,18 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 			return;
 		}
 	}
-	if (move->waves_count > 0 && waves_named(move) == 0) {
-		/* it was only handed to us, which doesn't tell where to */
-		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
-	}
+	/* It may have been handed to us, which doesn't tell where to, or two that
+	   were begun in two rings meet: their USER-MOVEs were told in those. */
+	wins = move->waves_count > 0 && target_wins(moves, move, msg, now);
 	wave = user_move_heard(move, &msg->director, msg->wave, now);
-	if (wave == NULL || wave->passed)
+	if (wave == NULL)
+		return;
+	if (wins) {
+		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
+		/* ours has to go round again */
+		move->told_msecs = 0;
+	}
+	if (wave->passed || (wins && own))
 		return;
 	wave->arrived = TRUE;
 	wave->arrived_left = ring->left_changes;
