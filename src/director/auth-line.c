@@ -192,7 +192,11 @@ int auth_line_parse_request(const char *line, size_t size, uint32_t *id_r,
 	*lport_r = 0;
 	if (auth_line_parse_id(line, size, id_r) < 0)
 		return -1;
-	for (p = memchr(line, '\t', size); p != NULL; p = next) {
+	/* the mechanism or the user is no field */
+	p = memchr(line, '\t', size);
+	if (p != NULL)
+		p = memchr(p + 1, '\t', end - (p + 1));
+	for (; p != NULL; p = next) {
 		p++;
 		next = memchr(p, '\t', end - p);
 		size = (next == NULL ? end : next) - p;

@@ -41,8 +41,8 @@ bool auth_line_is_self(const struct auth_line *line, const struct ip_addr *ip,
    director_proxy_maybe: the login is local. */
 void auth_line_append_local(string_t *dest, const char *line, size_t size);
 
-/* An AUTH line of a login process: its id and, if it says so, the address that
-   the client is connected to. Returns 0, or -1 if there is no id. */
+/* An AUTH or PASS line without that word: its id and, if it says so, the address
+   that the client is connected to. Returns 0, or -1 if there is no id. */
 int auth_line_parse_request(const char *line, size_t size, uint32_t *id_r,
 			    struct ip_addr *lip_r, in_port_t *lport_r);
 

@@ -17,8 +17,8 @@ struct relay_lookup {
 	char *username, *tag;
 };
 
-/* What a login process asked: where its client is connected to. Needed only
-   for director_proxy_maybe, and only until answered. */
+/* What a login process, lmtp or doveadm asked: where its client is connected to.
+   Needed only for director_proxy_maybe, and only until answered. */
 struct relay_request {
 	uint32_t id;
 	in_port_t lport;

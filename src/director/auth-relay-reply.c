@@ -186,6 +186,8 @@ relay_request(struct auth_relay *relay, const char *line, size_t size)
 		if (relay->process != NULL && relay->process->protocol == NULL)
 			relay_protocol(relay, line + 5, size - 5);
 	}
+	else if (line_begins(line, size, "PASS\t"))
+		relay_request_add(relay, line + 5, size - 5);
 	else if (line_begins(line, size, "CANCEL\t"))
 		relay_cancel(relay, line + 7, size - 7);
 	else if (line_begins(line, size, "CPID\t"))
@@ -197,7 +199,7 @@ void auth_relay_requests(struct auth_relay *relay, const char *data,
 {
 	const char *end = data + size, *next;
 
-	if (relay->type != AUTH_RELAY_LOGIN)
+	if (relay->type == AUTH_RELAY_AUTHREPLY)
 		return;
 	for (; data < end; data = next + 1) {
 		next = memchr(data, '\n', end - data);
@@ -347,7 +349,8 @@ static bool
 relay_reply_wanted(struct auth_relay *relay, const char *line, size_t size)
 {
 	if (relay->requests_pending > 0 &&
-	    (line_begins(line, size, "OK\t") ||
+	    (line_begins(line, size, reply_words[relay->type]) ||
+	     line_begins(line, size, "NOTFOUND\t") ||
 	     line_begins(line, size, "FAIL\t")))
 		relay->requests_pending--;
 	return line_begins(line, size, reply_words[relay->type]);

@@ -69,6 +69,21 @@ def test_proxy_maybe(nodes, backends, tmp_path, protocol):
             assert went_to(backends, user) == ["backend11"]
 
 
+def test_proxy_maybe_lmtp(nodes, backends, tmp_path):
+    """So it is with what auth answers to lmtp."""
+    director = director_is_backend(nodes, tmp_path, "director_proxy_maybe=y")
+    users = ["u%d" % number for number in range(12)]
+    assert clients.deliver(director.ip, *users) == {}
+    local = [user for user in users if
+             director.user_status(user)["status"] == "127.0.0.10"]
+    assert 0 < len(local) < len(users)
+    for user in users:
+        if user in local:
+            director.log.wait(r"lmtp\(%s\).*saved mail to" % user)
+        else:
+            assert went_to(backends, user) == ["backend11"]
+
+
 def test_proxy_maybe_with_other_port_is_remote(nodes, backends, tmp_path):
     """Another port of the own address is another server."""
     director = nodes.director(
