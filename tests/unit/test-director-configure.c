@@ -248,7 +248,8 @@ static void test_no_grace(void **state ATTR_UNUSED)
 	/* nobody was there before */
 	assert_no_grace("10.0.0.1@t", "10.0.0.1@t 10.0.0.2", FALSE);
 	/* all are known */
-	assert_no_grace("10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.3", TRUE);
+	assert_no_grace("10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.2 10.0.0.3",
+			TRUE);
 	/* it is over */
 	director_deinit(&director);
 	test_director_init();
@@ -256,6 +257,30 @@ static void test_no_grace(void **state ATTR_UNUSED)
 	test_set_time(now.msecs + 3000);
 	test_configure("10.0.0.2");
 	assert_string_equal(where("jane"), "10.0.0.2");
+}
+
+/* All were known, but those of a backend that isn't any more are forgotten: the
+   login processes tell of their sessions. */
+static void test_grace_of_removed(void **state ATTR_UNUSED)
+{
+	unsigned int i, waiting = 0;
+	const char *ip;
+
+	restore_as_configured("10.0.0.1 10.0.0.2");
+	test_configure_restored("10.0.0.1", TRUE);
+	for (i = 0; i < 100; i++) T_BEGIN {
+		ip = where(t_strdup_printf("u%u", i));
+		if (strcmp(ip, "wait") == 0)
+			waiting++;
+		else
+			assert_string_equal(ip, "10.0.0.1");
+	} T_END;
+	assert_in_range(waiting, 20, 80);
+	test_pass(3000);
+	for (i = 0; i < 100; i++) T_BEGIN {
+		assert_string_equal(where(t_strdup_printf("u%u", i)),
+				    "10.0.0.1");
+	} T_END;
 }
 
 /* Who was sent past a backend that is down has no session there. */
@@ -303,6 +328,7 @@ int main(void)
 		director_test(test_grace),
 		director_test(test_grace_timeout_text),
 		director_test(test_no_grace),
+		director_test(test_grace_of_removed),
 		director_test(test_grace_down),
 		director_test(test_grace_of_first_setting),
 	};

@@ -226,7 +226,7 @@ void director_configure(struct director *director,
 	struct backends *previous = backends_copy(director->backends);
 	struct backend *const *old_list;
 	unsigned int i, old_count, count_before;
-	bool changed = FALSE, first;
+	bool changed = FALSE, removed = FALSE, first;
 
 	old_list = backends_sorted(old, &old_count);
 	(void)backends_sorted(director->backends, &count_before);
@@ -243,7 +243,7 @@ void director_configure(struct director *director,
 		if (configure_remove(director, old_list[i],
 				     backend_lookup(new_list, &old_list[i]->ip),
 				     by))
-			changed = TRUE;
+			changed = removed = TRUE;
 	}
 	for (i = 0; i < count; i++) {
 		if (configure_add(director, &configured[i],
@@ -253,7 +253,9 @@ void director_configure(struct director *director,
 	}
 	backends_deinit(&director->initial);
 	director->initial = new_list;
-	if (changed && !first && !all_restored && director->previous == NULL &&
+	/* Who was on a backend that isn't any more has just been forgotten. */
+	if (changed && !first && (!all_restored || removed) &&
+	    director->previous == NULL &&
 	    !director_start_is_over(director, now))
 		director->previous = previous;
 	else

@@ -204,9 +204,9 @@ void director_restore_user(struct director *director, uint32_t hash,
 /* Applies what is different between the director_mail_servers that were
    recorded and configured (in its order; DIRECTOR_RECORD_CONFIG's fields).
    Differences are logged, and recorded as a whole by director_dump().
-   all_restored: all users who were known before are known again; else users
-   whom the difference moves wait for the start grace, so that their sessions
-   can be announced. */
+   all_restored: all users who were known before are known again; if they
+   aren't, or backends are removed, users whom the difference moves wait for the
+   start grace, so that their sessions can be announced. */
 void director_configure(struct director *director,
 			const struct director_record *configured,
 			unsigned int count, bool all_restored,
