@@ -200,6 +200,36 @@ static void test_begun_elsewhere(void **state ATTR_UNUSED)
 	assert_string_equal(lookup->ip, target);
 }
 
+/* A USER of before the move, over a link that was slow, isn't a conflict. */
+static void test_stale_user(void **state ATTR_UNUSED)
+{
+	uint32_t hash;
+	time_t before;
+
+	begin(3);
+	hash = test_hash("jane");
+	before = now.wall - 1;
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|10.1.0.2|7", hash);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|6|%u|10.1.0.2|7", hash);
+	pass(2000);
+	forget_sent();
+	in(right, "USER|%u|10.1.0.1|%u", hash, (unsigned int)before);
+	assert_string_equal(known("jane", ""), "10.1.0.2");
+	assert_not_said(left, "USER");
+	assert_not_said(right, "USER");
+
+	/* of after it, or long after */
+	in(right, "USER|%u|10.1.0.1|%u", hash, (unsigned int)now.wall);
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+	assert_said(left, "USER-KICK-HASH|");
+	assert_non_null(strstr(str_c(test_logs), "redirected to two hosts"));
+	in(left, "USER-MOVE|10.0.0.1|9090|8|%u|10.1.0.2|8", hash);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.1|9090|9|%u|10.1.0.2|8", hash);
+	pass(16000);
+	in(right, "USER|%u|10.1.0.1|%u", hash, (unsigned int)before);
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+}
+
 /* Two moves that were begun in two parts of a ring: what tells each of the
    other's backend are their waves. */
 static void test_begun_apart(void **state ATTR_UNUSED)
@@ -674,6 +704,7 @@ int main(void)
 		move_test(test_unseen_before),
 		move_test(test_begun_here),
 		move_test(test_begun_elsewhere),
+		move_test(test_stale_user),
 		move_test(test_begun_apart),
 		move_test(test_orphan),
 		move_test(test_lost_member),

@@ -23,6 +23,8 @@
    last move tells USER-MOVE, but never USER-KILLED: the same then. Its delay
    may end so long after ours. */
 #define MOVE_AGAIN_MSECS 1000
+/* So long after a move there may be messages of before it. */
+#define MOVE_STALE_MSECS 15000
 /* Sessions are looked after at least so often. */
 #define MOVE_LOOK_MSECS 250
 /* Directors that moved the same user at once */
@@ -116,11 +118,13 @@ struct user_moves {
 		struct ring_address initiator;
 		uint32_t number;
 	} ended[MOVE_ENDED_MEMORY];
-	/* The original's; by hash, modulo the size */
+	/* Whose move ended when; by hash, modulo the size */
 	struct {
+		const char *tag;
 		uint32_t hash;
 		uint64_t msecs;
-	} ended_original[MOVE_ENDED_MEMORY];
+		time_t wall;
+	} moved[MOVE_ENDED_MEMORY];
 	/* Of our own moves; higher than those of the process before */
 	uint32_t last_number;
 	unsigned int last_hook_id;
@@ -145,6 +149,10 @@ void user_move_free(struct user_moves *moves, struct user_move *move);
 /* He may be answered again. Frees it. */
 void user_move_end(struct user_moves *moves, struct user_move *move,
 		   const struct director_time *now);
+/* Did a move of him end in the last msecs? */
+bool user_move_ended_within(const struct user_moves *moves, const char *tag,
+			    uint32_t hash, unsigned int msecs,
+			    const struct director_time *now);
 /* He moves to this backend instead (nowhere: see struct user_move). */
 void user_move_retarget(struct user_moves *moves, struct user_move *move,
 			const struct ip_addr *target, bool nowhere,

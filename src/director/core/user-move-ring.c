@@ -330,27 +330,6 @@ waves_run(struct user_moves *moves, struct user_move *move,
 	return TRUE;
 }
 
-static void original_ended(struct user_moves *moves, struct user_move *move,
-			   const struct director_time *now)
-{
-	unsigned int i = move->hash % MOVE_ENDED_MEMORY;
-
-	moves->ended_original[i].hash = move->hash;
-	moves->ended_original[i].msecs = now->msecs;
-	user_move_end(moves, move, now);
-}
-
-static bool
-original_has_ended_now(const struct user_moves *moves, uint32_t hash,
-		       const struct director_time *now)
-{
-	unsigned int i = hash % MOVE_ENDED_MEMORY;
-
-	return moves->ended_original[i].hash == hash &&
-		moves->ended_original[i].msecs != 0 &&
-		now->msecs < moves->ended_original[i].msecs + MOVE_AGAIN_MSECS;
-}
-
 /* The original's: returns FALSE if the move has ended. */
 static bool
 wave_run_original(struct user_moves *moves, struct user_move *move,
@@ -361,7 +340,7 @@ wave_run_original(struct user_moves *moves, struct user_move *move,
 	if (move->delaying) {
 		if (now->msecs < move->hold_msecs)
 			return TRUE;
-		original_ended(moves, move, now);
+		user_move_end(moves, move, now);
 		return FALSE;
 	}
 	if (now->msecs >= move->started_msecs + MOVE_TIMEOUT_MSECS) {
@@ -474,7 +453,8 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	if (move == NULL || move->delaying) {
 		unsure = msg->wave == 0 && known && origin->instance == 0 &&
 			(move != NULL ||
-			 original_has_ended_now(moves, msg->hash, now));
+			 user_move_ended_within(moves, backend->tag, msg->hash,
+						MOVE_AGAIN_MSECS, now));
 		if (move != NULL)
 			user_move_free(moves, move);
 		move = user_move_new(moves, backend, msg->hash, msg->flag,

@@ -41,6 +41,12 @@ void user_moves_backend_removed(struct user_moves *moves,
 bool user_moves_place(struct user_moves *moves, const char *tag, uint32_t hash,
 		      const struct director_time *now);
 
+/* He was moved, and what was told at this time (wall seconds) is of before: it
+   took another way, that was slow. */
+bool user_moves_is_stale(const struct user_moves *moves, const char *tag,
+			 uint32_t hash, time_t timestamp,
+			 const struct director_time *now);
+
 /* Where he was before he was moved; NULL if he wasn't known, or that backend
    isn't any more. */
 const struct backend *
