@@ -541,10 +541,12 @@ static void test_original(void **state ATTR_UNUSED)
    again. */
 static void test_original_again(void **state ATTR_UNUSED)
 {
+	const char *told;
 	uint32_t jane, joe;
 
 	begin(3);
 	others_are_older();
+	in(left, "DIRECTOR|10.0.0.9|9090");
 	jane = test_hash("jane");
 	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s", jane, elsewhere("jane"));
 	assert_string_equal(known("jane", ""), elsewhere("jane"));
@@ -554,11 +556,183 @@ static void test_original_again(void **state ATTR_UNUSED)
 	/* ours, which it can't have heard of when it told */
 	joe = test_hash("joe");
 	assert_int_equal(move("joe", "10.1.0.2"), DIRECTOR_HOST_OK);
-	in(left, "USER-MOVE|10.0.0.1|9090|7|%u|10.1.0.1", joe);
+	forget_sent();
+	in(left, "USER-MOVE|10.0.0.9|9090|7|%u|10.1.0.1", joe);
 	assert_string_equal(known("joe", ""), "10.1.0.2");
-	pass(1500);
+	/* all get ours behind it, but only once: another one may do so, too */
+	assert_int_equal(said(right, "USER-MOVE"), 2);
+	told = strstr(str_c(right->sent), "USER-MOVE|10.0.0.9|9090|7|");
+	assert_non_null(told);
+	assert_non_null(strstr(told, t_strdup_printf("|%u|10.1.0.2\n", joe)));
+	assert_said(left, "USER-MOVE|10.0.0.2|");
+	in(left, "USER-MOVE|10.0.0.9|9090|8|%u|10.1.0.1", joe);
+	assert_int_equal(said(right, "USER-MOVE"), 3);
+	/* two of ours don't circle: the lower address */
 	in(left, "USER-MOVE|10.0.0.1|9090|8|%u|10.1.0.1", joe);
 	assert_string_equal(known("joe", ""), "10.1.0.1");
+
+	assert_int_equal(move("june", "10.1.0.2"), DIRECTOR_HOST_OK);
+	pass(1500);
+	in(left, "USER-MOVE|10.0.0.9|9090|9|%u|10.1.0.1", test_hash("june"));
+	assert_string_equal(known("june", ""), "10.1.0.1");
+}
+
+/* It may not be the end of that one, and USER-KILLED take its time. */
+static void test_original_tells_both(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+	uint32_t jane = test_hash("jane");
+
+	begin(3);
+	others_are_older();
+	in(left, "DIRECTOR|10.0.0.9|9090");
+	in(left, "USER-MOVE|10.0.0.9|9090|5|%u|%s", jane, elsewhere("jane"));
+	in(left, "USER-KILLED|%u", jane);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.9|9090|6|%u", jane);
+	pass(KICK_DELAY + 500);
+	assert_string_equal(where("jane"), elsewhere("jane"));
+	in(left, "USER-MOVE|10.0.0.9|9090|7|%u|%s", jane, hashed("jane"));
+	/* one of ours says that it will come */
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s", jane, hashed("jane"));
+	lookup = test_lookup("jane");
+	pass(8000);
+	assert_int_equal(lookup->state, 0);
+	in(left, "USER-KILLED|%u", jane);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.9|9090|8|%u", jane);
+	pass(KICK_DELAY + 500);
+	assert_int_equal(lookup->state, 1);
+
+	/* after 30 s no director has the last one */
+	pass(20000);
+	in(left, "USER-MOVE|10.0.0.9|9090|9|%u|%s", jane, elsewhere("jane"));
+	lookup = test_lookup("jane");
+	pass(10000);
+	assert_int_equal(lookup->state, 0);
+}
+
+/* A director of 2.3 has come, which knows no names of moves. */
+static void test_names_forgotten(void **state ATTR_UNUSED)
+{
+	uint32_t jane = test_hash("jane");
+	struct test_lookup *lookup;
+	const char *killed = t_strdup_printf("USER-KILLED|%u\n", jane);
+
+	begin(3);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	forget_sent();
+	others_are_older();
+	pass(250);
+	assert_int_equal(said(right, "USER-MOVE"), 1);
+	assert_int_equal(said(right, killed), 1);
+	in(left, "%s", t_strcut(killed, '\n'));
+	assert_said(left, "USER-KILLED-EVERYWHERE|10.0.0.2|9090|");
+	pass(KICK_DELAY + 250);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("jane"));
+}
+
+/* He was handed to us as one who is being moved; nobody tells of that move. */
+static void test_handed_by_original(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+
+	begin_starting(0);
+	done_starting(t_strdup_printf("U|%u|%s|%lld|m", test_hash("june"),
+		elsewhere("june"), (long long)now.wall));
+	others_are_older();
+	lookup = test_lookup("june");
+	pass(USER_UNSEEN_SECS * 1000);
+	assert_int_equal(lookup->state, 0);
+	pass(KICK_DELAY + 1000);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("june"));
+	/* (done_starting() moves somebody else) */
+	assert_null(strstr(str_c(right->sent), t_strdup_printf(
+		"|%u|%s\n", test_hash("june"), elsewhere("june"))));
+}
+
+/* In a ring of two the other one is asked until it answers. */
+static void test_original_of_two(void **state ATTR_UNUSED)
+{
+	const char *killed = t_strdup_printf("USER-KILLED|%u\n",
+					     test_hash("jane"));
+
+	begin(3);
+	others_are_older();
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	ring_end();
+	left = left_joins("10.0.0.3", TEST_INSTANCE_RIGHT, TRUE, NULL);
+	ring_syncs_minor(left, right, "9");
+	/* (10.0.0.1 is lost, and was one of ours) */
+	pass(15000);
+	forget_sent();
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	assert_int_equal(said(right, killed), 1);
+	pass(2500);
+	assert_int_equal(said(right, killed), 3);
+	assert_int_equal(said(right, "USER-MOVE"), 3);
+	in(left, "%s", t_strcut(killed, '\n'));
+	assert_said(left, "USER-KILLED-EVERYWHERE|");
+	forget_sent();
+	pass(5000);
+	assert_not_said(right, "USER-");
+}
+
+/* The right has gone: that isn't the end of what it was asked. And the left,
+   which was one of ours, has sessions that nobody sees. */
+static void test_original_loses(void **state ATTR_UNUSED)
+{
+	struct test_lookup *lookup;
+
+	begin(4);
+	others_are_older();
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	assert_said(right, "USER-KILLED|");
+	ring_peer_closed(director, right->peer, "reset", &now);
+	right->peer = NULL;
+	test_pass(300);
+	assert_not_said(left, "USER-KILLED-EVERYWHERE");
+	right = right_joins("10.0.0.3", 10);
+	ring_syncs_minor(left, right, "9");
+	in(left, "USER-KILLED|%u", test_hash("jane"));
+	pass(10000);
+	assert_not_said(left, "USER-KILLED-EVERYWHERE");
+	assert_int_equal(lookup->state, 0);
+	pass(5500);
+	assert_said(left, "USER-KILLED-EVERYWHERE|");
+	pass(KICK_DELAY);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("jane"));
+}
+
+/* A director of 2.3 has ended it, but he is still here. */
+static void test_original_ends_early(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+	uint32_t jane = test_hash("jane");
+
+	begin(3);
+	others_are_older();
+	in(left, "DIRECTOR|10.0.0.9|9090");
+	lease = session("jane");
+	pass(6000);
+	in(left, "USER-MOVE|10.0.0.9|9090|5|%u|%s", jane, elsewhere("jane"));
+	in(left, "USER-KILLED|%u", jane);
+	/* who waits for it hears that it will come */
+	forget_sent();
+	pass(1500);
+	assert_int_equal(said(left, t_strdup_printf("USER-MOVE|10.0.0.2|")), 1);
+	pass(30000);
+	assert_non_null(strstr(str_c(test_logs), "move timed out"));
+	lookup = test_lookup("jane");
+	pass(5000);
+	assert_int_equal(lookup->state, 0);
+	director_session_end(director, &lease, &now);
+	assert_let_in(lookup, elsewhere("jane"));
 }
 
 /* A 2.3 member tells USER-MOVE in the delay after a move, too, and then nothing
@@ -591,13 +765,6 @@ static void test_original_tells_move_only(void **state ATTR_UNUSED)
 		assert_string_equal(lookup->ip, hashed("jane"));
 		pass(2000);
 	}
-
-	/* It isn't the delay of that one: USER-KILLED may take its time. */
-	in(left, "USER-MOVE|10.0.0.9|9090|%u|%u|%s", seq, jane,
-	   elsewhere("jane"));
-	lookup = test_lookup("jane");
-	pass(10000);
-	assert_int_equal(lookup->state, 0);
 }
 
 /* The same hash in two tags: moves of their own, but waves without names are
@@ -718,6 +885,12 @@ int main(void)
 		move_test(test_original),
 		move_test(test_original_again),
 		move_test(test_original_tells_move_only),
+		move_test(test_original_tells_both),
+		move_test(test_names_forgotten),
+		move_test(test_handed_by_original),
+		move_test(test_original_of_two),
+		move_test(test_original_loses),
+		move_test(test_original_ends_early),
 		move_test(test_tags),
 		move_test(test_too_many),
 		move_test(test_nonsense),

@@ -139,7 +139,9 @@ bool ring_is_handshaked(const struct ring *ring)
 
 bool ring_is_alone(const struct ring *ring)
 {
-	return ring->synced && ring->right == NULL;
+	/* one that has changed may only be changing */
+	return ring->synced && ring->right == NULL &&
+		!ring->neighbours_changed;
 }
 
 unsigned int ring_min_minor(const struct ring *ring)

@@ -19,9 +19,9 @@
    its USER-KILLED for the last one. The others have let him in then: so long
    after that the wave isn't awaited any more. */
 #define MOVE_UNSURE_MSECS 3000
-/* One of 2.3 that is told to move a user while it waits the kick delay of his
-   last move tells USER-MOVE, but never USER-KILLED: the same then. Its delay
-   may end so long after ours. */
+/* One of 2.3 that is told to move a user while it still has his last move tells
+   USER-MOVE, but never USER-KILLED: the same then. Its delay may end so long
+   after ours, or after 30 s if it waits for its flush hook, or in vain. */
 #define MOVE_AGAIN_MSECS 1000
 /* So long after a move there may be messages of before it. */
 #define MOVE_STALE_MSECS 15000
@@ -37,6 +37,9 @@
 #endif
 /* Waves that are over, of which some may still be under way */
 #define MOVE_ENDED_MEMORY 1024
+/* Moves that are over, by user. Those of a flush end by the hundred, and two of
+   them forget each other if they share a place. */
+#define MOVE_MOVED_MEMORY 16384
 
 struct user_flush;
 
@@ -105,6 +108,8 @@ struct user_move {
 	/* The original's: begun here; USER-KILLED came; all are done; that was
 	   told, and the delay passes */
 	bool initiator:1, notified:1, back:1, delaying:1;
+	/* Another backend was told of than ours, and ours again after that. */
+	bool retold:1;
 };
 
 struct user_moves {
@@ -122,9 +127,9 @@ struct user_moves {
 	struct {
 		const char *tag;
 		uint32_t hash;
-		uint64_t msecs;
+		uint64_t started_msecs, msecs;
 		time_t wall;
-	} moved[MOVE_ENDED_MEMORY];
+	} moved[MOVE_MOVED_MEMORY];
 	/* Of our own moves; higher than those of the process before */
 	uint32_t last_number;
 	unsigned int last_hook_id;
@@ -149,10 +154,6 @@ void user_move_free(struct user_moves *moves, struct user_move *move);
 /* He may be answered again. Frees it. */
 void user_move_end(struct user_moves *moves, struct user_move *move,
 		   const struct director_time *now);
-/* Did a move of him end in the last msecs? */
-bool user_move_ended_within(const struct user_moves *moves, const char *tag,
-			    uint32_t hash, unsigned int msecs,
-			    const struct director_time *now);
 /* He moves to this backend instead (nowhere: see struct user_move). */
 void user_move_retarget(struct user_moves *moves, struct user_move *move,
 			const struct ip_addr *target, bool nowhere,
@@ -177,8 +178,49 @@ void user_move_begin(struct user_moves *moves, struct user_move *move,
 struct move_wave *
 user_move_heard(struct user_move *move, const struct ring_address *initiator,
 		uint32_t number, const struct director_time *now);
+/* What the ring is told. number: of the wave, 0 = as the original does it; wave:
+   NULL = the same */
+void user_move_tell(struct user_moves *moves, const struct user_move *move,
+		    uint32_t number);
+void user_move_send_killed(struct user_moves *moves,
+			   const struct user_move *move,
+			   const struct move_wave *wave);
+void user_move_send_everywhere(struct user_moves *moves,
+			       const struct user_move *move, uint32_t number);
+/* Longer than a round takes. If the last SYNC took longer than until it is sent
+   again, that was because the ring was broken. */
+unsigned int user_move_resend_msecs(const struct ring *ring);
+/* Has it names? If there are directors of 2.3 by now they are forgotten. */
+bool user_move_is_named(struct user_moves *moves, struct user_move *move,
+			const struct director_time *now);
 /* What is to be done now. May end and free it. Returns FALSE then. */
 bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 			 const struct director_time *now);
+
+/* -- user-move-original.c: without names, in a ring with directors of 2.3 -- */
+
+/* As user_move_run_waves() */
+bool user_move_run_original(struct user_moves *moves, struct user_move *move,
+			    const struct director_time *now);
+/* Was it told by us just now? Others may not have heard of it. */
+bool user_move_original_is_fresh(const struct user_moves *moves,
+				 const struct user_move *move,
+				 const struct director_time *now);
+/* Our backend holds, although this one was told of: so that all have heard of
+   ours last. */
+void user_move_original_kept(struct user_moves *moves, struct user_move *move,
+			     const struct ip_addr *told);
+/* He isn't being moved (any more). May a director of 2.3 still have a move of
+   him? */
+bool user_move_original_may_last(const struct user_moves *moves,
+				 const char *tag, uint32_t hash,
+				 const struct director_time *now);
+/* USER-KILLED came from the left. */
+void user_moves_original_killed(struct user_moves *moves, uint32_t hash,
+				const struct director_time *now);
+void user_moves_original_everywhere(struct user_moves *moves,
+				    struct ring_peer *peer,
+				    const struct ring_message *msg,
+				    const struct director_time *now);
 
 #endif

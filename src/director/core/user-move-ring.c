@@ -70,8 +70,8 @@ static void wave_delete(struct user_move *move, struct move_wave *wave)
 	*wave = move->waves[--move->waves_count];
 }
 
-static void move_tell(struct user_moves *moves, const struct user_move *move,
-		      uint32_t number)
+void user_move_tell(struct user_moves *moves, const struct user_move *move,
+		    uint32_t number)
 {
 	struct ring *ring = moves->director->ring;
 	struct ring_message msg = {
@@ -113,10 +113,10 @@ void user_move_begin(struct user_moves *moves, struct user_move *move,
 	if (ring_min_minor(ring) >= RING_MINOR_OURS) {
 		(void)user_move_heard(move, own_address(moves),
 				      ++moves->last_number, now);
-		move_tell(moves, move, moves->last_number);
+		user_move_tell(moves, move, moves->last_number);
 	} else {
 		move->initiator = TRUE;
-		move_tell(moves, move, 0);
+		user_move_tell(moves, move, 0);
 		if (move->nowhere)
 			kick_everywhere(moves, move);
 	}
@@ -124,9 +124,9 @@ void user_move_begin(struct user_moves *moves, struct user_move *move,
 
 /* -- Waves -- */
 
-static void
-send_killed(struct user_moves *moves, const struct user_move *move,
-	    const struct move_wave *wave)
+void user_move_send_killed(struct user_moves *moves,
+			   const struct user_move *move,
+			   const struct move_wave *wave)
 {
 	struct ring *ring = moves->director->ring;
 	struct ring_message msg = {
@@ -145,9 +145,8 @@ send_killed(struct user_moves *moves, const struct user_move *move,
 	ring_send(ring, ring->right, &msg);
 }
 
-static void
-send_everywhere(struct user_moves *moves, const struct user_move *move,
-		uint32_t number)
+void user_move_send_everywhere(struct user_moves *moves,
+			       const struct user_move *move, uint32_t number)
 {
 	struct ring *ring = moves->director->ring;
 	struct ring_message msg = {
@@ -180,9 +179,7 @@ somebody_is_lost(struct user_moves *moves, const struct director_time *now)
 	return FALSE;
 }
 
-/* Longer than a round takes. If the last SYNC took longer than until it is sent
-   again, that was because the ring was broken. */
-static unsigned int resend_msecs(const struct ring *ring)
+unsigned int user_move_resend_msecs(const struct ring *ring)
 {
 	return I_MIN(I_MAX(MOVE_RESEND_MSECS, 2 * ring_sync_msecs(ring)),
 		     RING_SYNC_RESEND_MSECS);
@@ -190,7 +187,7 @@ static unsigned int resend_msecs(const struct ring *ring)
 
 static unsigned int orphan_msecs(const struct ring *ring)
 {
-	return resend_msecs(ring) * MOVE_ORPHAN_RESENDS;
+	return user_move_resend_msecs(ring) * MOVE_ORPHAN_RESENDS;
 }
 
 static void
@@ -259,7 +256,7 @@ static void
 wave_is_back(struct user_moves *moves, struct user_move *move,
 	     struct move_wave *wave, const struct director_time *now)
 {
-	send_everywhere(moves, move, wave->number);
+	user_move_send_everywhere(moves, move, wave->number);
 	wave_ended(moves, &wave->initiator, wave->number);
 	wave_is_over(moves, move, wave, now);
 }
@@ -273,16 +270,6 @@ static unsigned int own_place(struct ring *ring)
 	list = ring_members_sorted(ring->members, &count);
 	for (i = 0; i < count && list[i] != ring->self; i++) ;
 	return i;
-}
-
-static void
-move_delay(struct user_moves *moves, struct user_move *move,
-	   const struct director_time *now)
-{
-	move->delaying = TRUE;
-	move->hold_msecs = now->msecs +
-		moves->director->set.user_kick_delay_msecs;
-	user_move_set_deadline(moves, move, move->hold_msecs);
 }
 
 /* All that have names, and have arrived, go on. Returns FALSE if the move has
@@ -305,7 +292,7 @@ waves_run(struct user_moves *moves, struct user_move *move,
 		if (wave != own && wave->arrived && ring->right != NULL) {
 			wave->arrived = FALSE;
 			wave->passed = TRUE;
-			send_killed(moves, move, wave);
+			user_move_send_killed(moves, move, wave);
 		}
 	}
 	if (own == NULL) {
@@ -326,60 +313,37 @@ waves_run(struct user_moves *moves, struct user_move *move,
 	if (move->passed)
 		return TRUE;
 	move->passed = TRUE;
-	send_killed(moves, move, own);
+	user_move_send_killed(moves, move, own);
 	return TRUE;
 }
 
-/* The original's: returns FALSE if the move has ended. */
-static bool
-wave_run_original(struct user_moves *moves, struct user_move *move,
-		  const struct director_time *now)
+/* There is a 2.3 member by now, which doesn't know names: it goes on as the
+   original does it. */
+static void forget_names(struct user_moves *moves, struct user_move *move,
+			 const struct director_time *now)
 {
-	struct ring *ring = moves->director->ring;
+	bool own = user_move_own_wave(moves, move) != NULL;
 
-	if (move->delaying) {
-		if (now->msecs < move->hold_msecs)
-			return TRUE;
-		user_move_end(moves, move, now);
-		return FALSE;
+	move->waves_count = 0;
+	move->passed = move->notified = move->back = FALSE;
+	move->started_msecs = now->msecs;
+	if (own)
+		user_move_begin(moves, move, now);
+	else {
+		/* who has begun it will tell so, if it is there */
+		move->unsure_msecs = now->msecs;
 	}
-	if (now->msecs >= move->started_msecs + MOVE_TIMEOUT_MSECS) {
-		DIRECTOR_LOG(moves->director, LOG_TYPE_ERROR, t_strdup_printf(
-			"Finishing user %u move timed out, its state may now "
-			"be inconsistent (state=%s)", move->hash,
-			!move->done ? "killing" :
-			(move->hook_runs ? "flushing" :
-			 (!move->passed ? "waiting-for-notify" :
-			  "waiting-for-everyone"))));
-		user_move_end(moves, move, now);
-		return FALSE;
-	}
-	if (!move->done)
-		return TRUE;
-	if (move->back || ring->right == NULL) {
-		move->back = TRUE;
-		if (move->initiator && user_move_runs_hook(moves, move))
-			return TRUE;
-		send_everywhere(moves, move, 0);
-		move_delay(moves, move, now);
-		return TRUE;
-	}
-	if (move->passed)
-		return TRUE;
-	if (move->initiator || move->notified) {
-		move->passed = TRUE;
-		if (now->msecs >= move->started_msecs + resend_msecs(ring)) {
-			/* A 2.3 member that had just ended another move of his
-			   took ours to be that one, and would know of none. */
-			move_tell(moves, move, 0);
-		}
-		send_killed(moves, move, NULL);
-	} else if (move->unsure_msecs != 0 &&
-		   now->msecs >= move->unsure_msecs +
-				 MOVE_UNSURE_MSECS) {
-		move_delay(moves, move, now);
-	}
-	return TRUE;
+}
+
+bool user_move_is_named(struct user_moves *moves, struct user_move *move,
+			const struct director_time *now)
+{
+	const struct ring *ring = moves->director->ring;
+
+	if (move->waves_count > 0 && ring_is_synced(ring) &&
+	    ring_min_minor(ring) < RING_MINOR_OURS)
+		forget_names(moves, move, now);
+	return move->waves_count > 0;
 }
 
 bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
@@ -388,15 +352,19 @@ bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 	const struct ring *ring = moves->director->ring;
 	struct move_wave *own;
 
-	if (move->waves_count == 0)
-		return wave_run_original(moves, move, now);
+	if (!user_move_is_named(moves, move, now))
+		return user_move_run_original(moves, move, now);
+	if (ring_min_minor(ring) < RING_MINOR_OURS) {
+		/* the next SYNC says whether they still are there */
+		return TRUE;
+	}
 	own = user_move_own_wave(moves, move);
 	if (own != NULL &&
-	    now->msecs >= move->told_msecs + resend_msecs(ring)) {
+	    now->msecs >= move->told_msecs + user_move_resend_msecs(ring)) {
 		/* It may have got lost. That we are there is news, too. */
 		move->told_msecs = own->news_msecs = now->msecs;
 		move->passed = FALSE;
-		move_tell(moves, move, own->number);
+		user_move_tell(moves, move, own->number);
 	}
 	return !move->done || somebody_is_lost(moves, now) ||
 		waves_run(moves, move, now);
@@ -407,15 +375,21 @@ bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 /* Does the move go where the message says, not where we know? */
 static bool
 target_wins(const struct user_moves *moves, const struct user_move *move,
-	    const struct ring_message *msg, const struct director_time *now)
+	    const struct ring_message *msg, const struct ring_member *origin,
+	    const struct director_time *now)
 {
 	if (backend_lookup(moves->director->backends, &move->target) == NULL)
 		return TRUE;
+	if (move->waves_count == 0 && !user_move_original_is_fresh(moves, move,
+								   now)) {
+		/* With 2.3 members the last one that comes counts. */
+		return TRUE;
+	}
 	if (move->waves_count == 0) {
-		/* With 2.3 members the last one that comes counts. Ours does if
-		   its sender can't have heard of it. */
-		return !move->initiator || now->msecs >=
-			move->told_msecs + resend_msecs(moves->director->ring);
+		/* Ours does if its sender can't have heard of it. Two of ours
+		   take the lower address. */
+		return origin != NULL && origin->instance != 0 &&
+			backend_ip_cmp(&msg->ip, &move->target) < 0;
 	}
 	/* one that was handed to us hasn't told where it goes */
 	if (waves_named(move) == 0)
@@ -436,7 +410,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	const struct ring_member *origin =
 		ring_member_lookup(ring->members, &msg->origin);
 	bool known = origin != NULL && !origin->removed;
-	bool unsure;
+	bool unsure, keep = FALSE;
 	struct backend *backend;
 	struct user_move *move;
 	struct move_wave *wave;
@@ -453,8 +427,8 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 	if (move == NULL || move->delaying) {
 		unsure = msg->wave == 0 && known && origin->instance == 0 &&
 			(move != NULL ||
-			 user_move_ended_within(moves, backend->tag, msg->hash,
-						MOVE_AGAIN_MSECS, now));
+			 user_move_original_may_last(moves, backend->tag,
+						     msg->hash, now));
 		if (move != NULL)
 			user_move_free(moves, move);
 		move = user_move_new(moves, backend, msg->hash, msg->flag,
@@ -466,8 +440,17 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 		}
 		if (unsure)
 			move->unsure_msecs = now->msecs;
-	} else if (target_wins(moves, move, msg, now)) {
-		user_move_retarget(moves, move, &msg->ip, msg->flag, now);
+	} else {
+		(void)user_move_is_named(moves, move, now);
+		keep = !target_wins(moves, move, msg, origin, now);
+		if (!keep) {
+			user_move_retarget(moves, move, &msg->ip, msg->flag,
+					   now);
+		}
+		if (known && origin->instance != 0) {
+			/* ours only tell of what they bring to its end */
+			move->unsure_msecs = 0;
+		}
 	}
 	if (!known) {
 		/* it isn't there to bring it to an end */
@@ -475,6 +458,8 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 		return;
 	}
 	ring_broadcast(ring, peer->member, msg);
+	if (keep && move->waves_count == 0)
+		user_move_original_kept(moves, move, &msg->ip);
 	if (msg->wave != 0) {
 		/* it may only have been silent */
 		wave_not_ended(moves, &msg->origin, msg->wave);
@@ -524,7 +509,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 	}
 	/* It may have been handed to us, which doesn't tell where to, or two that
 	   were begun in two rings meet: their USER-MOVEs were told in those. */
-	wins = move->waves_count > 0 && target_wins(moves, move, msg, now);
+	wins = move->waves_count > 0 && target_wins(moves, move, msg, NULL, now);
 	wave = user_move_heard(move, &msg->director, msg->wave, now);
 	if (wave == NULL)
 		return;
@@ -545,7 +530,6 @@ void ring_handle_user_killed(struct ring *ring, struct ring_peer *peer,
 			     const struct director_time *now)
 {
 	struct user_moves *moves = ring->director->moves;
-	struct user_move *move;
 
 	/* Who isn't our left may have passed over somebody. */
 	if (peer != ring->left)
@@ -554,46 +538,7 @@ void ring_handle_user_killed(struct ring *ring, struct ring_peer *peer,
 		named_killed(ring, msg, now);
 		return;
 	}
-	move = user_moves_of_hash(moves, msg->hash);
-	for (; move != NULL; move = move->tag_next) {
-		if (move->waves_count > 0)
-			continue;
-		if (!move->passed) {
-			move->notified = TRUE;
-			user_move_set_deadline(moves, move, now->msecs);
-			continue;
-		}
-		/* It has been everywhere. */
-		if (move->delaying)
-			send_everywhere(moves, move, 0);
-		else {
-			move->back = TRUE;
-			user_move_set_deadline(moves, move, now->msecs);
-		}
-	}
-}
-
-/* The original passes it on only if it tells something. */
-static void
-unnamed_everywhere(struct ring *ring, struct ring_peer *peer,
-		   const struct ring_message *msg,
-		   const struct director_time *now)
-{
-	struct user_moves *moves = ring->director->moves;
-	struct user_move *move = user_moves_of_hash(moves, msg->hash);
-	bool forward = FALSE;
-
-	for (; move != NULL; move = move->tag_next) {
-		if (!move->passed && move->unsure_msecs == 0)
-			move->unsure_msecs = now->msecs;
-		if (!move->passed || move->back || move->delaying ||
-		    move->waves_count > 0)
-			continue;
-		forward = TRUE;
-		move_delay(moves, move, now);
-	}
-	if (forward)
-		ring_broadcast(ring, peer->member, msg);
+	user_moves_original_killed(moves, msg->hash, now);
 }
 
 void ring_handle_user_killed_everywhere(struct ring *ring,
@@ -610,7 +555,7 @@ void ring_handle_user_killed_everywhere(struct ring *ring,
 	if (!ring_accept(ring, msg))
 		return;
 	if (msg->wave == 0) {
-		unnamed_everywhere(ring, peer, msg, now);
+		user_moves_original_everywhere(moves, peer, msg, now);
 		return;
 	}
 	ring_broadcast(ring, peer->member, msg);

@@ -181,33 +181,26 @@ move_place(struct user_moves *moves, struct user_move *move,
 
 /* -- Ends -- */
 
-bool user_move_ended_within(const struct user_moves *moves, const char *tag,
-			    uint32_t hash, unsigned int msecs,
-			    const struct director_time *now)
-{
-	unsigned int i = hash % MOVE_ENDED_MEMORY;
-
-	return moves->moved[i].tag == tag && moves->moved[i].hash == hash &&
-		now->msecs < moves->moved[i].msecs + msecs;
-}
-
 bool user_moves_is_stale(const struct user_moves *moves, const char *tag,
 			 uint32_t hash, time_t timestamp,
 			 const struct director_time *now)
 {
-	return user_move_ended_within(moves, tag, hash, MOVE_STALE_MSECS,
-				      now) &&
-		timestamp < moves->moved[hash % MOVE_ENDED_MEMORY].wall;
+	unsigned int i = hash % MOVE_MOVED_MEMORY;
+
+	return moves->moved[i].tag == tag && moves->moved[i].hash == hash &&
+		now->msecs < moves->moved[i].msecs + MOVE_STALE_MSECS &&
+		timestamp < moves->moved[i].wall;
 }
 
 void user_move_end(struct user_moves *moves, struct user_move *move,
 		   const struct director_time *now)
 {
 	user_idx_t idx = move_user(moves, move);
-	unsigned int i = move->hash % MOVE_ENDED_MEMORY;
+	unsigned int i = move->hash % MOVE_MOVED_MEMORY;
 
 	moves->moved[i].tag = move->tag;
 	moves->moved[i].hash = move->hash;
+	moves->moved[i].started_msecs = move->started_msecs;
 	moves->moved[i].msecs = now->msecs;
 	moves->moved[i].wall = now->wall;
 	if (idx == USER_IDX_NONE && !move->nowhere) {
@@ -224,6 +217,12 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 		user_table_set_flags(moves->director->users, idx, 0,
 				     USER_FLAG_MOVING | USER_FLAG_UNSEEN |
 				     USER_FLAG_CHANGED);
+		if (director_has_sessions(moves->director, move->tag,
+					  move->hash, &move->target)) {
+			/* in vain, with directors of 2.3: ours wait here */
+			user_table_set_flags(moves->director->users, idx,
+					     USER_FLAG_CHANGED, 0);
+		}
 		/* everywhere the same */
 		user_table_set_timestamp(moves->director->users, idx,
 					 now->wall);
