@@ -181,7 +181,8 @@ int main(int argc, char *argv[])
 		MASTER_SERVICE_FLAG_NO_SSL_INIT;
 	struct event *event;
 	const char *base_dir, *error;
-	int dir_fd;
+	int dir_fd, opt;
+	bool debug = FALSE;
 
 	if (getenv(MASTER_IS_PARENT_ENV) == NULL) {
 		i_fatal("director can't be run by hand: "
@@ -189,8 +190,11 @@ int main(int argc, char *argv[])
 	}
 	master_service = master_service_init("director", service_flags,
 					     &argc, &argv, "D");
-	if (master_getopt(master_service) > 0)
-		return FATAL_DEFAULT;
+	while ((opt = master_getopt(master_service)) > 0) {
+		if (opt != 'D')
+			return FATAL_DEFAULT;
+		debug = TRUE;
+	}
 	check_dovecot_version();
 	if (master_service_settings_read_simple(master_service, &error) < 0)
 		i_fatal("%s", error);
@@ -207,6 +211,7 @@ int main(int argc, char *argv[])
 	restrict_access_allow_coredumps(TRUE);
 
 	event = event_create(master_service_get_event(master_service));
+	event_set_forced_debug(event, debug);
 	ring_connections_init(director_set);
 	flush_hooks_init(director_set, event);
 	if (!director_daemon_init(director_set, event, dir_fd,

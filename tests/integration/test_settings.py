@@ -136,6 +136,23 @@ def test_consistent_hashing_is_obsolete(nodes, backends):
     assert backends_of(director) == [("127.0.0.11", "")]
 
 
+def test_debug_option(nodes, backends):
+    """What sites had in 2.3"""
+    director = nodes.proxy(config="""
+director_mail_servers = 127.0.0.11
+director_servers = 127.0.0.1 127.0.0.19
+service director {
+  executable = director -D
+  inet_listener ring {
+    listen = 127.0.0.1
+    port = 9090
+  }
+}
+""")
+    director.allow("connect|Connect")
+    director.log.wait(r"director: Debug: .*127\.0\.0\.19")
+
+
 def test_service_defaults(doveconf):
     done = doveconf("", "-d")
     assert done.returncode == 0, done.stderr
