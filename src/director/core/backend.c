@@ -4,7 +4,6 @@
 #include "array.h"
 #include "crc32.h"
 #include "hash.h"
-#include "director-admin-protocol.h"
 #include "backend.h"
 #include "vhost-ring.h"
 

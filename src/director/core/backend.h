@@ -7,6 +7,9 @@
    virtual hosts by which a hash finds its backend (spec: assignment.md §2-3,
    ring-protocol.md §9.1). */
 
+#define DIRECTOR_MAX_VHOSTS 1000
+#define DIRECTOR_DEFAULT_VHOSTS 100
+
 struct backends;
 
 /* Belongs to struct backends; read only for others. Users don't refer to it but

@@ -3,7 +3,6 @@
 /* Changes of backends, and what is recorded of them and of users. */
 
 #include "lib.h"
-#include "director-admin-protocol.h"
 #include "ring-private.h"
 
 /* Users recorded in a slice of the walk: about 500 microseconds */

@@ -3,7 +3,6 @@
 /* What was recorded comes back, and the setting is applied to it. */
 
 #include "lib.h"
-#include "director-admin-protocol.h"
 #include "director-private.h"
 
 /* No slot is left until the dead ones are swept; nobody waits yet. */
