@@ -92,13 +92,17 @@ cmd_host_list_removed(struct admin_connection *ac,
 		      const char *const *args ATTR_UNUSED)
 {
 	struct director *director = director_daemon.core;
+	const struct backend *backend;
 	struct backend *const *list;
 	unsigned int i, count;
 
 	list = backends_sorted(director_initial_backends(director), &count);
 	for (i = 0; i < count; i++) {
-		if (backend_lookup(director_backends(director),
-				   &list[i]->ip) == NULL)
+		backend = backend_lookup(director_backends(director),
+					 &list[i]->ip);
+		/* that with another tag is another one */
+		if (backend == NULL ||
+		    strcmp(backend->tag, list[i]->tag) != 0)
 			admin_reply(ac, net_ip2addr(&list[i]->ip));
 	}
 	admin_reply(ac, "");

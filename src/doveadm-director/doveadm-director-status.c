@@ -210,9 +210,46 @@ dump_print(const char *command, const char *socket_path, const char *host,
 	doveadm_print(vhosts);
 }
 
+/* Configured backends that aren't there (any more), or with another tag */
+static int
+dump_get_removed(struct doveadm_cmd_context *cctx,
+		 struct director_admin_client *client,
+		 ARRAY_TYPE(const_string) *removed)
+{
+	static const char *const args[] = { "HOST-LIST-REMOVED", NULL };
+	const char *const *fields, *host;
+	int ret;
+
+	if (director_cmd_send(cctx, client, args) < 0)
+		return -1;
+	while ((ret = director_cmd_next_row(cctx, client, &fields)) > 0) {
+		host = t_strdup(fields[0]);
+		array_push_back(removed, &host);
+	}
+	return ret;
+}
+
+/* A tag is changed by removing the backend first. */
+static void
+dump_retagged(ARRAY_TYPE(const_string) *removed, const char *socket_path,
+	      const char *ip)
+{
+	const char *const *host;
+
+	array_foreach(removed, host) {
+		if (strcmp(*host, ip) == 0) {
+			dump_print("remove", socket_path, *host, "");
+			array_delete(removed, array_foreach_idx(removed, host),
+				     1);
+			return;
+		}
+	}
+}
+
 static int
 dump_hosts(struct doveadm_cmd_context *cctx,
-	   struct director_admin_client *client, const char *socket_path)
+	   struct director_admin_client *client, const char *socket_path,
+	   ARRAY_TYPE(const_string) *removed)
 {
 	static const char *const args[] = { "HOST-LIST", NULL };
 	ARRAY_TYPE(const_string) down;
@@ -224,6 +261,7 @@ dump_hosts(struct doveadm_cmd_context *cctx,
 	t_array_init(&down, 16);
 	while ((ret = host_list_next(cctx, client, &fields)) > 0) {
 		host = fields[HOST_FIELD_IP];
+		dump_retagged(removed, socket_path, host);
 		if (host_is_down(fields))
 			array_push_back(&down, &host);
 		if (fields[HOST_FIELD_TAG][0] != '\0') {
@@ -238,23 +276,11 @@ dump_hosts(struct doveadm_cmd_context *cctx,
 	return ret;
 }
 
-static void
-dump_removed(struct doveadm_cmd_context *cctx,
-	     struct director_admin_client *client, const char *socket_path)
-{
-	static const char *const args[] = { "HOST-LIST-REMOVED", NULL };
-	const char *const *fields;
-
-	if (director_cmd_send(cctx, client, args) < 0)
-		return;
-	while (director_cmd_next_row(cctx, client, &fields) > 0)
-		dump_print("remove", socket_path, fields[0], "");
-}
-
 void cmd_director_dump(struct doveadm_cmd_context *cctx)
 {
 	struct director_admin_client *client;
-	const char *socket_path;
+	const char *socket_path, *host;
+	ARRAY_TYPE(const_string) removed;
 
 	client = director_cmd_connect(cctx);
 	if (client == NULL)
@@ -273,7 +299,11 @@ void cmd_director_dump(struct doveadm_cmd_context *cctx)
 
 	socket_path = director_cmd_str(cctx, "socket-path");
 	socket_path = socket_path == NULL ? "" : dump_quote(socket_path);
-	if (dump_hosts(cctx, client, socket_path) == 0)
-		dump_removed(cctx, client, socket_path);
+	t_array_init(&removed, 16);
+	if (dump_get_removed(cctx, client, &removed) == 0 &&
+	    dump_hosts(cctx, client, socket_path, &removed) == 0) {
+		array_foreach_elem(&removed, host)
+			dump_print("remove", socket_path, host, "");
+	}
 	director_admin_deinit(&client);
 }

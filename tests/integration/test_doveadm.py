@@ -245,7 +245,7 @@ doveadm director remove -a X 10.0.0.10\x20
     done = doveadm("dump", "-a", fake.path)
     assert done.stdout == expected.replace("X", fake.path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert fake.lines == ["HOST-LIST", "HOST-LIST-REMOVED"] * 2
+    assert fake.lines == ["HOST-LIST-REMOVED", "HOST-LIST"] * 2
     rows = json.loads(doveadm("dump", "-a", fake.path,
                               options=["-f", "json"]).stdout)
     assert rows[1] == {"command": "add", "socket-path": fake.path,

@@ -144,6 +144,25 @@ def test_dump_restores(nodes):
     assert other.doveadm("director", "dump").stdout == dump
 
 
+def test_dump_restores_tags(nodes):
+    """Also of those that the configuration has with another tag, or without"""
+    configured = "127.0.0.11 127.0.0.12@old"
+    node = nodes.director(configured)
+    for line in ("remove 127.0.0.11", "add 127.0.0.11@new 7",
+                 "remove 127.0.0.12", "add 127.0.0.12"):
+        node.doveadm("director", *line.split())
+    changed = host_table(node)
+    assert [row[:2] for row in changed] == [("127.0.0.11", "new"),
+                                            ("127.0.0.12", "")]
+    dump = node.doveadm("director", "dump").stdout
+    node.stop()
+    other = nodes.director(configured, name="other")
+    assert host_table(other) != changed
+    subprocess.run(["sh", "-ec", dump.replace(
+        "doveadm ", "doveadm -c %s " % other.config_path)], check=True)
+    assert host_table(other) == changed
+
+
 def test_socket_option(nodes):
     """-a with the path, and with a TCP listener of the type admin"""
     node = nodes.director(BACKENDS, config="""
