@@ -285,6 +285,26 @@ def test_move_back_at_once(kinds):
         ring.check_logs()
 
 
+def test_restart_in_move():
+    """One of ours is restarted, and its left tells it of a user who is being
+    moved. Where all are ours the move would have a name."""
+    ring = Ring("ours ours 2.3".split())
+    for member in ring.members:
+        member.extra = "director_user_kick_delay = 4s\n"
+    with ring:
+        first, second, _ = ring.members
+        (user, old), = first.lookup(["jane"]).items()
+        new = [ip for ip in BACKENDS.split() if ip != old][0]
+        ring.wait_agreed(Member.users)
+        assert first.admin.command("USER-MOVE", user, new) == "OK"
+        second.stop()
+        second.start()
+        ring.wait_synced()
+        for member in ring.members:
+            assert member.lookup([user]) == {user: new}
+        ring.check_logs()
+
+
 @pytest.mark.parametrize("kinds", ["2.3 ours", "ours 2.3 ours"])
 def test_flush_in_delay(kinds):
     """The original tells of moves in the delay of others, too, but never that
