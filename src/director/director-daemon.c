@@ -323,13 +323,18 @@ static void daemon_warn(const struct director_settings *set)
 	}
 }
 
-/* The format is the original's; without a ring nothing comes or goes there. */
+/* The format is the original's. */
 static void daemon_update_title(void *context ATTR_UNUSED)
 {
 	struct director *core = director_daemon.core;
 	unsigned int waiting = director_lookups_waiting(core);
 	unsigned int moving = director_users_moving(core);
+	unsigned int kicking = director_users_kicking(core);
+	unsigned int users = ring_users_received(director_ring(core));
+	static unsigned int last_users;
+	static uint64_t last_in, last_out;
 	string_t *str = t_str_new(64);
+	uint64_t in, out;
 
 	str_printfa(str, "[%u users",
 		    user_table_count(director_users(core)));
@@ -337,9 +342,17 @@ static void daemon_update_title(void *context ATTR_UNUSED)
 		str_printfa(str, ", %u delayed", waiting);
 	if (moving > 0)
 		str_printfa(str, ", %u moving", moving);
-	str_printfa(str, ", %u+0 req/s, 0+0 kB/s]", director_daemon.lookups);
+	if (kicking > 0)
+		str_printfa(str, ", %u kicking", kicking);
+	ring_connections_get_bytes(&in, &out);
+	str_printfa(str, ", %u+%u req/s, %"PRIu64"+%"PRIu64" kB/s]",
+		    director_daemon.lookups, users - last_users,
+		    (in - last_in) / 1024, (out - last_out) / 1024);
 	process_title_set(str_c(str));
 	director_daemon.lookups = 0;
+	last_users = users;
+	last_in = in;
+	last_out = out;
 }
 
 int director_daemon_open_dir(const char *base_dir)

@@ -39,6 +39,8 @@ struct ring_connection {
 
 static struct connection_list *ring_servers, *ring_clients;
 static uoff_t ring_max_output;
+/* Of all connections that there were */
+static uint64_t ring_bytes_in, ring_bytes_out;
 
 static struct ring_connection *ring_connection(struct connection *conn)
 {
@@ -119,6 +121,7 @@ ring_next_line(struct ring_connection *rc, const char **problem_r)
 	}
 	line = i_stream_next_line(rc->conn.input);
 	rc->bytes_in += end - data + 1;
+	ring_bytes_in += end - data + 1;
 	rc->last_input = ioloop_time;
 	return line;
 }
@@ -226,6 +229,7 @@ ring_vfunc_send(void *context ATTR_UNUSED, struct ring_peer *peer,
 	if (rc->conn.output->closed)
 		return;
 	o_stream_nsend(rc->conn.output, data, size);
+	ring_bytes_out += size;
 	rc->last_output = ioloop_time;
 	used = o_stream_get_buffer_used_size(rc->conn.output);
 	if (used > rc->peak_buffered)
@@ -349,6 +353,12 @@ void ring_connection_get_stats(const struct ring_peer *peer,
 	stats_r->peak_buffered = rc->peak_buffered;
 	stats_r->last_input = rc->last_input;
 	stats_r->last_output = rc->last_output;
+}
+
+void ring_connections_get_bytes(uint64_t *in_r, uint64_t *out_r)
+{
+	*in_r = ring_bytes_in;
+	*out_r = ring_bytes_out;
 }
 
 static const struct connection_vfuncs ring_server_vfuncs = {

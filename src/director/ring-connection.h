@@ -27,6 +27,8 @@ struct ring_connection_stats {
 };
 void ring_connection_get_stats(const struct ring_peer *peer,
 			       struct ring_connection_stats *stats_r);
+/* Received and sent over all connections since the process began */
+void ring_connections_get_bytes(uint64_t *in_r, uint64_t *out_r);
 
 /* Finds which of the directors we are: the address that our ring listener is
    bound to or, if that is any, the first one that is of this machine. No ring

@@ -184,6 +184,61 @@ def test_lost_director_is_remembered(nodes, backends):
     clients.close(login.session)
 
 
+class Titles(threading.Thread):
+    """All process titles that a director had"""
+
+    def __init__(self, member):
+        super().__init__(daemon=True)
+        self.path = "/proc/%d/cmdline" % member.pid("director")
+        self.seen = set()
+        self.over = False
+        self.start()
+
+    def run(self):
+        while not self.over:
+            with open(self.path) as f:
+                self.seen.add(f.read().rstrip("\0"))
+            time.sleep(0.1)
+
+    def wait(self, pattern):
+        wait_for(lambda: any(re.search(pattern, title)
+                             for title in set(self.seen)), pattern)
+
+
+def test_process_title(nodes, backends):
+    ring = Ring(nodes, 2, config="verbose_proctitle = yes\n")
+    ring.wait(2)
+    first, second = ring.members
+    titles = [Titles(member) for member in ring.members]
+    for title in titles:
+        title.wait(r"\[0 users, 0\+0 req/s, 0\+0 kB/s\]$")
+    users = ["title%d" % i for i in range(100)]
+    assert clients.deliver(first.path("lmtp"), *users) == {}
+    titles[0].wait(r"\[\d+ users, [1-9]\d*\+0 req/s, \d+\+[1-9]\d* kB/s\]$")
+    titles[1].wait(r"\[\d+ users, 0\+[1-9]\d* req/s, [1-9]\d*\+\d+ kB/s\]$")
+    titles[1].wait(r"\[100 users, 0\+0 req/s, 0\+0 kB/s\]$")
+    session = clients.imap(first.ip, "title1")
+    stopped = first.pids("imap-login")
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        second.doveadm("director", "move", "title1",
+                       other_backend(backend_of(first, "title1")))
+        login = LaterLogin(second.ip, "title1")
+        titles[0].wait(r"\[100 users, 1 moving, 1 kicking, ")
+        titles[1].wait(r"\[100 users, 1 delayed, 1 moving, ")
+        login.join(0)
+        assert login.session is None
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        for title in titles:
+            title.over = True
+    login.join(patience(20))
+    assert is_over(session)
+    clients.close(login.session)
+
+
 WITHOUT_PLUGIN = """
 login_plugins {
   director_login = no

@@ -333,6 +333,9 @@ void director_flush_hook_ended(struct director *director, uint32_t hash,
 			       unsigned int id, const struct director_time *now);
 /* Users who are being moved, and held here */
 unsigned int director_users_moving(const struct director *director);
+/* Those of them who have or may have sessions here still; takes time for each
+   who is being moved. */
+unsigned int director_users_kicking(const struct director *director);
 
 /* -- Flushes (assignment.md §9) -- */
 

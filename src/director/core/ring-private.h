@@ -84,6 +84,7 @@ struct ring {
 	uint64_t sync_sent_msecs;
 	uint64_t sync_began_msecs;
 	unsigned int sync_msecs;
+	unsigned int users_received;
 	/* A DIRECTOR line told of a change since our last SYNC. */
 	bool members_changed;
 

@@ -362,6 +362,7 @@ void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 	time_t timestamp = message_time(ring, msg, msg->instance, now);
 	user_idx_t idx;
 
+	ring->users_received++;
 	if (!ring_knows(ring))
 		early_user_add(ring, msg, timestamp);
 	backend = backend_lookup(ring->director->backends, &msg->ip);
@@ -387,6 +388,7 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 	user_idx_t idx;
 
 	peer->users_received++;
+	ring->users_received++;
 	backend = backend_lookup(ring->director->backends, &msg->ip);
 	if (backend == NULL || peer->ignore_users)
 		return;
@@ -443,6 +445,7 @@ void ring_handle_user_weak(struct ring *ring, struct ring_peer *peer,
 	bool own = FALSE;
 	user_idx_t idx;
 
+	ring->users_received++;
 	backend = backend_lookup(director->backends, &msg->ip);
 	if (backend == NULL)
 		return;

@@ -189,6 +189,11 @@ unsigned int ring_sync_msecs(const struct ring *ring)
 	return ring->sync_msecs;
 }
 
+unsigned int ring_users_received(const struct ring *ring)
+{
+	return ring->users_received;
+}
+
 /* -- Input -- */
 
 static void

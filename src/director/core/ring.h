@@ -159,6 +159,8 @@ uint64_t ring_synced_changed(const struct ring *ring);
    ended */
 uint64_t ring_sync_began(const struct ring *ring);
 unsigned int ring_sync_msecs(const struct ring *ring);
+/* How many users the others have told of (USER, USER-WEAK, U) */
+unsigned int ring_users_received(const struct ring *ring);
 
 /* -- Membership, by an administrator. by: prefix of the log lines -- */
 

@@ -121,6 +121,21 @@ unsigned int director_users_moving(const struct director *director)
 	return priorityq_count(director->moves->queue);
 }
 
+unsigned int director_users_kicking(const struct director *director)
+{
+	struct priorityq_item *const *items =
+		priorityq_items(director->moves->queue);
+	const struct user_move *move;
+	unsigned int i, count = 0;
+
+	for (i = 0; i < director_users_moving(director); i++) {
+		move = container_of(items[i], struct user_move, item);
+		if (!move->done)
+			count++;
+	}
+	return count;
+}
+
 void user_move_set_deadline(struct user_moves *moves, struct user_move *move,
 			    uint64_t msecs)
 {
