@@ -5,6 +5,7 @@ around it fail: logins go on, or go on as soon as they can."""
 import ctypes
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -12,9 +13,9 @@ import time
 import pytest
 
 import clients
-from garbage import (BACKENDS, LISTENERS, MB, SLOW, Bystander, Health, Peer,
-                     add_users, admin, authreply, director_pids, hosts, login,
-                     sessions)
+from garbage import (BACKENDS, LISTENERS, MB, SLOW, TOKEN, Bystander, Health,
+                     Peer, add_users, admin, announce_none, authreply,
+                     director_pids, hosts, login, plugin, sessions, start)
 from node import VALGRIND, wait_for
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -90,6 +91,36 @@ def test_descriptor_limit(nodes, backends, short_tmp):
         assert lookup(director, "jane")
     assert director.log.find("Too many open files")
     health.check()
+
+
+@pytest.fixture
+def many_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_thousands_of_login_processes(nodes, short_tmp, many_descriptors):
+    """More than the descriptors that the director has at first"""
+    director = nodes.director(BACKENDS, config=LISTENERS,
+                              before=limited(short_tmp, "-S -n 1024"))
+    health = Health(director)
+    count = 300 if SLOW else 3000
+    peers = []
+    with Bystander(director):
+        for i in range(count):
+            peers.append(plugin(director))
+            peers[-1].send(start(i, user_hash=i) + b"UP\t" + TOKEN % i +
+                           b"\nANNOUNCED\n")
+        wait_for(lambda: sessions(director) == count, "sessions")
+        assert SLOW or health.cpu_of(0.5) < 0.1
+        for peer in peers:
+            peer.close()
+        announce_none(director)
+        wait_for(lambda: sessions(director) == 0, "sessions to be forgotten")
+        wait_for(lambda: health.count_fds() <= health.fds + 1,
+                 "connections to be closed")
 
 
 def test_memory_limit(nodes, backends, short_tmp):
