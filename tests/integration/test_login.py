@@ -144,8 +144,10 @@ passdb static {
     assert len(went_to(backends, "jane")) == 1
 
 
-def test_curl_and_swaks(nodes, backends):
-    director = nodes.director(BACKENDS)
+@MODES
+def test_curl_and_swaks(nodes, backends, restart_request_count):
+    director = nodes.director(BACKENDS,
+                              restart_request_count=restart_request_count)
     clients.run("swaks", "--protocol", "LMTP", "--server", director.ip,
                 "--port", "24", "--from", "sender@example.com",
                 "--to", "curly")

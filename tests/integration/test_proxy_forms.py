@@ -341,9 +341,11 @@ def test_wrong_certificate_is_refused(nodes, certificates, relay):
     assert not backend.visits()
 
 
-def test_tls_client(nodes, backends, certificates):
+@pytest.mark.parametrize("restart_request_count", [1, "unlimited"])
+def test_tls_client(nodes, backends, certificates, restart_request_count):
     """Clients with TLS are proxied as well"""
-    director = nodes.director(BACKENDS, config="""
+    director = nodes.director(
+        BACKENDS, restart_request_count=restart_request_count, config="""
 ssl = yes
 ssl_server_cert_file = {0}/crt
 ssl_server_key_file = {0}/key
