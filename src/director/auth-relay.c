@@ -249,13 +249,11 @@ static void relay_connected(struct auth_relay *relay)
 	auth_relay_update_input(relay);
 }
 
-static void relay_connect(struct auth_relay *relay)
+static void relay_connect(struct auth_relay *relay);
+
+/* errno: of connect() */
+static void relay_connect_failed(struct auth_relay *relay)
 {
-	timeout_remove(&relay->to_connect);
-	if (connection_client_connect(&relay->auth) == 0) {
-		relay_connected(relay);
-		return;
-	}
 	if ((errno == EAGAIN || errno == ECONNREFUSED) &&
 	    ++relay->connect_tries < RELAY_CONNECT_MAX_TRIES) {
 		relay->to_connect = timeout_add_short(
@@ -268,15 +266,33 @@ static void relay_connect(struct auth_relay *relay)
 	relay_destroy(relay);
 }
 
+static void relay_connect(struct auth_relay *relay)
+{
+	timeout_remove(&relay->to_connect);
+	if (connection_client_connect(&relay->auth) == 0)
+		relay_connected(relay);
+	else
+		relay_connect_failed(relay);
+}
+
 void auth_relay_create(struct master_service_connection *conn,
 		       enum auth_relay_type type)
 {
 	struct auth_relay *relay;
-	const char *path;
+	bool connected = FALSE;
+	int error = 0;
 
 	master_service_client_connection_accept(conn);
 	relay = i_new(struct auth_relay, 1);
 	relay->type = type;
+	if (type != AUTH_RELAY_AUTHREPLY) {
+		/* first, so that the client needn't wait to be read from */
+		connection_init_client_unix(relay_auths, &relay->auth,
+			t_strconcat(relay_base_dir, "/", auth_sockets[type],
+				    NULL));
+		connected = connection_client_connect(&relay->auth) == 0;
+		error = errno;
+	}
 	connection_init_server(relay_clients, &relay->client, conn->name,
 			       conn->fd, conn->fd);
 	o_stream_set_no_error_handling(relay->client.output, TRUE);
@@ -290,11 +306,15 @@ void auth_relay_create(struct master_service_connection *conn,
 	}
 
 	connection_set_handshake_ready(&relay->client);
+	if (connected) {
+		relay_connected(relay);
+		io_set_pending(relay->client.io);
+		return;
+	}
 	/* nothing is read before there is somebody to forward it to */
 	connection_input_halt(&relay->client);
-	path = t_strconcat(relay_base_dir, "/", auth_sockets[type], NULL);
-	connection_init_client_unix(relay_auths, &relay->auth, path);
-	relay_connect(relay);
+	errno = error;
+	relay_connect_failed(relay);
 }
 
 static const struct connection_settings client_set = {

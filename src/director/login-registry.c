@@ -36,6 +36,8 @@ struct registry_connection {
 	/* After PROCESS */
 	struct session_plugin *plugin;
 	struct timeout *to_resume;
+	/* Set when it is destroyed, unless NULL */
+	bool *destroyed;
 	/* As it was accepted */
 	unsigned int number;
 	/* Monotonic milliseconds, when it was told to end a session last */
@@ -55,6 +57,8 @@ static void registry_destroy(struct connection *conn)
 	struct director_time now = director_daemon_now();
 
 	timeout_remove(&rc->to_resume);
+	if (rc->destroyed != NULL)
+		*rc->destroyed = TRUE;
 	if (rc->plugin != NULL)
 		session_plugin_lost(leases, &rc->plugin, now.msecs);
 	if (conn->disconnect_reason == CONNECTION_DISCONNECT_BUFFER_FULL) {
@@ -232,10 +236,20 @@ static const struct registry_command {
 	{ "PING", 0, cmd_ping },
 };
 
-static void registry_resume(struct registry_connection *rc)
+/* Reads at once: from one that is used it is paused again then, without having
+   been waited for (which takes more time than to read). */
+static void registry_pause_over(struct registry_connection *rc)
 {
+	bool destroyed = FALSE;
+
 	timeout_remove(&rc->to_resume);
-	connection_input_resume(&rc->conn);
+	rc->destroyed = &destroyed;
+	connection_input_default(&rc->conn);
+	if (destroyed)
+		return;
+	rc->destroyed = NULL;
+	if (rc->to_resume == NULL)
+		connection_input_resume(&rc->conn);
 }
 
 static unsigned int registry_pause_msecs(const struct registry_connection *rc)
@@ -257,7 +271,7 @@ static void registry_pause(struct registry_connection *rc)
 		return;
 	connection_input_halt(&rc->conn);
 	rc->to_resume = timeout_add_short(registry_pause_msecs(rc),
-					  registry_resume, rc);
+					  registry_pause_over, rc);
 }
 
 static int registry_args(struct connection *conn, const char *const *args)
@@ -300,8 +314,10 @@ void login_registry_kick(struct session_plugin *plugin, uint32_t hash,
 		except == NULL ? "" : net_ip2addr(except),
 		str_tabescape(reason)));
 	rc->kicked_msecs = director_daemon_now().msecs;
-	if (rc->to_resume != NULL)
-		registry_resume(rc);
+	if (rc->to_resume != NULL) {
+		timeout_remove(&rc->to_resume);
+		connection_input_resume(&rc->conn);
+	}
 }
 
 bool login_registry_kick_session(struct session_plugin *plugin,
@@ -339,6 +355,8 @@ static const struct connection_settings registry_set = {
 	.input_max_size = REGISTRY_MAX_LINE_LEN,
 	.output_max_size = 1024 * 1024,
 	.client = FALSE,
+	/* It goes out in one write with GRACE. */
+	.dont_send_version = TRUE,
 };
 
 static const struct connection_vfuncs registry_vfuncs = {
@@ -371,6 +389,9 @@ void login_registry_connection_create(struct master_service_connection *conn)
 	connection_init_server(registry_connections, &rc->conn, conn->name,
 			       conn->fd, conn->fd);
 	o_stream_set_no_error_handling(rc->conn.output, TRUE);
-	o_stream_nsend_str(rc->conn.output, t_strdup_printf("GRACE\t%u\n",
+	o_stream_nsend_str(rc->conn.output, t_strdup_printf(
+		"VERSION\t%s\t%u\t%u\nGRACE\t%u\n",
+		registry_set.service_name_out, registry_set.major_version,
+		registry_set.minor_version,
 		director_settings_plugin_grace_msecs(director_daemon.set)));
 }
