@@ -105,7 +105,8 @@ def test_bad_reply(doveadm, args, reply, code, said):
         sock.shutdown(socket.SHUT_WR)
 
     fake = doveadm.fake({command: answer for command in (
-        "HOST-LIST", "USER-LOOKUP", "USER-LIST", "HOST-UP")})
+        "HOST-LIST", "HOST-LIST-REMOVED", "USER-LOOKUP", "USER-LIST",
+        "HOST-UP")})
     done = doveadm(*args.split(), "-a", fake.path)
     assert done.returncode == code
     said = said.replace("PATH", fake.path)
