@@ -70,8 +70,9 @@ director_new_user_backend(struct director *director,
 		   one put him; the login processes will tell. */
 		previous = backend_by_hash(director->previous, lookup->tag,
 					   lookup->hash);
-		if (previous != NULL &&
-		    !net_ip_compare(&previous->ip, &backend->ip)) {
+		if (director->forgot_users ||
+		    (previous != NULL &&
+		     !net_ip_compare(&previous->ip, &backend->ip))) {
 			*reason_r = "director starting";
 			return NULL;
 		}

@@ -33,6 +33,8 @@ struct director {
 	/* During the start grace, if the setting has changed: the backends as
 	   they were before. Else NULL. */
 	struct backends *previous;
+	/* Some of these were removed, and with them who was moved there. */
+	bool forgot_users;
 	struct user_table *users;
 	struct session_leases *leases;
 	struct user_moves *moves;

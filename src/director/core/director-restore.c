@@ -255,9 +255,10 @@ void director_configure(struct director *director,
 	/* Who was on a backend that isn't any more has just been forgotten. */
 	if (changed && !first && (!all_restored || removed) &&
 	    director->previous == NULL &&
-	    !director_start_is_over(director, now))
+	    !director_start_is_over(director, now)) {
 		director->previous = previous;
-	else
+		director->forgot_users = removed;
+	} else
 		backends_deinit(&previous);
 	director_backends_changed(director);
 }
