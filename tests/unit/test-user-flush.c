@@ -256,6 +256,34 @@ static void test_nowhere_ring(void **state ATTR_UNUSED)
 	assert_string_equal(where("jane"), elsewhere("jane"));
 }
 
+/* With a director of 2.3 such a move may end in vain: who has a session isn't
+   forgotten. */
+static void test_nowhere_in_vain(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct user_flush *f;
+	const char *own;
+
+	begin(3);
+	others_are_older();
+	lease = session("jane");
+	own = hashed("jane");
+	pass(10000);
+	vhosts("10.1.0.1", 0);
+	ring_syncs_minor(left, right, "9");
+	vhosts("10.1.0.2", 0);
+	ring_syncs_minor(left, right, "9");
+	f = flush(NULL, 0);
+	pass(1000);
+	assert_int_equal(director_users_moving(director), 1);
+	pass(30000);
+	assert_non_null(strstr(str_c(test_logs), "move timed out"));
+	assert_int_equal(director_users_moving(director), 0);
+	assert_string_equal(known("jane", ""), own);
+	director_session_end(director, &lease, &now);
+	director_flush_unref(&f, FALSE);
+}
+
 /* The hook runs when the sessions are gone everywhere, before anybody lets him
    in. */
 static void test_hook(void **state ATTR_UNUSED)
@@ -415,6 +443,7 @@ int main(void)
 		move_test(test_stop),
 		move_test(test_nowhere),
 		move_test(test_nowhere_ring),
+		move_test(test_nowhere_in_vain),
 		move_test(test_hook),
 		move_test(test_hook_of_none),
 		move_test(test_hook_original),

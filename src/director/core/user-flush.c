@@ -241,7 +241,9 @@ static void flush_forget(struct user_flush *flush,
 		return;
 	list = backends_sorted(director->backends, &count);
 	for (i = 0; i < count; i++) {
+		/* Who couldn't be kicked is to be found where he is. */
 		if (flush_has_backend(flush, &list[i]->ip) &&
+		    session_leases_count(director->leases, &list[i]->ip) == 0 &&
 		    backend_by_hash(director->backends, list[i]->tag, 0) == NULL)
 			(void)director_host_flush(director, &list[i]->ip,
 						  flush->by, now);

@@ -225,7 +225,9 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	}
 	if (idx == USER_IDX_NONE)
 		;
-	else if (move->nowhere)
+	else if (move->nowhere &&
+		 !director_has_sessions(moves->director, move->tag, move->hash,
+					NULL))
 		user_table_remove(moves->director->users, idx);
 	else {
 		/* (what wasn't seen is over, too) */
@@ -233,7 +235,7 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 				     USER_FLAG_MOVING | USER_FLAG_UNSEEN |
 				     USER_FLAG_CHANGED);
 		if (director_has_sessions(moves->director, move->tag,
-					  move->hash, &move->target)) {
+					  move->hash, move_spared(move))) {
 			/* in vain, with directors of 2.3: ours wait here */
 			user_table_set_flags(moves->director->users, idx,
 					     USER_FLAG_CHANGED, 0);
