@@ -305,6 +305,26 @@ def test_restart_in_move():
         ring.check_logs()
 
 
+@pytest.mark.parametrize("kinds", [("2.3", "ours"), ("ours", "2.3")])
+def test_replaced(kinds):
+    """Whoever isn't its neighbour knows, too, whether it is of 2.3: without a
+    change of the backends."""
+    with Ring(["ours", "ours", "ours", kinds[0]]) as ring:
+        last = ring.members[3]
+        last.stop()
+        last.kind = kinds[1]
+        last.start()
+        ring.wait_synced()
+        for member in ring.members[:3]:
+            (user, old), = member.lookup(["jane" + member.ip]).items()
+            new = [ip for ip in BACKENDS.split() if ip != old][0]
+            ring.wait_agreed(Member.users)
+            assert member.admin.command("USER-MOVE", user, new) == "OK"
+            ring.wait_agreed(Member.users)
+            for other in ring.members:
+                assert other.lookup([user]) == {user: new}
+
+
 @pytest.mark.parametrize("kinds", ["2.3 ours", "ours 2.3 ours"])
 def test_flush_in_delay(kinds):
     """The original tells of moves in the delay of others, too, but never that

@@ -119,6 +119,82 @@ static void test_hung(void **state ATTR_UNUSED)
 	assert_string_equal(where("jane"), hashed("jane"));
 }
 
+/* Nobody needs to wait, but we ask whether all are ours. */
+static void assert_asks(struct test_conn *left, struct test_conn *right,
+			const char *minor, unsigned int min_minor)
+{
+	struct ring *ring = director_ring(director);
+
+	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 1);
+	assert_true(ring_is_synced(ring));
+	ring_sync_returns(left, right, minor);
+	assert_int_equal(ring_min_minor(ring), min_minor);
+	assert_true(ring_is_synced(ring));
+	forget_sent();
+}
+
+static void sync_minor(struct test_conn *conn, unsigned int host,
+		       unsigned int seq, unsigned int minor)
+{
+	in(conn, "SYNC|10.0.0.%u|9090|%u|%u|%u|%u", host, seq, minor, TEST_WALL,
+	   backends_hash(director_backends(director)));
+}
+
+/* A member of 2.3 that isn't our neighbour comes and goes. */
+static void test_asks_who_is_there(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	struct ring *ring;
+
+	ring_of(4, &left, &right);
+	ring = director_ring(director);
+	sync_minor(left, 4, 5, 9);
+	assert_asks(left, right, "9", 9);
+	/* that is what is known */
+	sync_minor(left, 4, 6, 9);
+	test_pass(1000);
+	in(left, "PING|%u|0", TEST_WALL);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+
+	/* ours in its place */
+	in(left, "DIRECTOR|10.0.0.4|9090|1|444|%u", TEST_WALL);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+	sync_in(left, 4, 1, 0, 444);
+	assert_asks(left, right, NULL, 10);
+
+	/* It is lost. */
+	sync_minor(left, 1, 7, 9);
+	test_pass(1000);
+	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 1);
+	for (unsigned int i = 0; i < 5; i++) {
+		in(left, "PING|%u|0", TEST_WALL);
+		in(right, "PING|%u|0", TEST_WALL);
+		test_pass(1000);
+	}
+	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 2);
+	assert_non_null(strstr(str_c(test_logs), "appears to have got lost"));
+	ring_sync_returns(left, right, "9");
+	assert_int_equal(ring_min_minor(ring), 9);
+
+	/* not twice a second */
+	forget_sent();
+	in(left, "DIRECTOR|10.0.0.4|9090|1|445|%u", TEST_WALL);
+	sync_in(left, 1, 8, 0, TEST_INSTANCE_LEFT);
+	assert_asks(left, right, "9", 9);
+	in(left, "DIRECTOR|10.0.0.5|9090|1|555|%u", TEST_WALL);
+	sync_in(left, 1, 9, 0, TEST_INSTANCE_LEFT);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+	test_pass(1000);
+	assert_asks(left, right, NULL, 10);
+	/* a change, which asks too */
+	sync_minor(left, 1, 10, 9);
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
+	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 1);
+	ring_syncs_minor(left, right, "9");
+	test_pass(1000);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -126,6 +202,7 @@ int main(void)
 		ring_test(test_new_right),
 		ring_test(test_old_instance),
 		ring_test(test_hung),
+		ring_test(test_asks_who_is_there),
 	};
 
 	return run_test_cases(tests);

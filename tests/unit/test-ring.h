@@ -273,28 +273,35 @@ static inline unsigned int test_vhosts(const char *ip)
 	return backend == NULL ? 0 : backend->vhosts;
 }
 
+/* Our last SYNC comes back, with that minor version unless NULL. */
+static inline void
+ring_sync_returns(struct test_conn *left, struct test_conn *right,
+		  const char *minor)
+{
+	const char *p, *last = NULL, *start;
+	char **args;
+
+	start = t_strdup_printf("\nSYNC|%s|", net_ip2addr(
+		&ring_self(director_ring(director))->address.ip));
+	for (p = str_c(right->sent); (p = strstr(p, start)) != NULL; )
+		last = ++p;
+	assert_non_null(last);
+	args = p_strsplit(unsafe_data_stack_pool, t_strcut(last, '\n'), "|");
+	if (minor != NULL)
+		args[4] = t_strdup_noconst(minor);
+	in(left, "%s", t_strarray_join((const char *const *)args, "|"));
+}
+
 /* Our SYNC goes round. */
 static inline void
 ring_syncs_minor(struct test_conn *left, struct test_conn *right,
 		 const char *minor)
 {
-	const char *p, *last, *start;
-	char **args;
 	unsigned int i;
 
-	start = t_strdup_printf("\nSYNC|%s|", net_ip2addr(
-		&ring_self(director_ring(director))->address.ip));
 	for (i = 0; !ring_is_synced(director_ring(director)); i++) {
 		assert_true(i < 10);
-		last = NULL;
-		for (p = str_c(right->sent); (p = strstr(p, start)) != NULL; )
-			last = ++p;
-		assert_non_null(last);
-		args = p_strsplit(unsafe_data_stack_pool,
-				  t_strcut(last, '\n'), "|");
-		if (minor != NULL)
-			args[4] = t_strdup_noconst(minor);
-		in(left, "%s", t_strarray_join((const char *const *)args, "|"));
+		ring_sync_returns(left, right, minor);
 	}
 	forget_sent();
 }

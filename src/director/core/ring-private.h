@@ -87,6 +87,10 @@ struct ring {
 	unsigned int users_received;
 	/* A DIRECTOR line told of a change since our last SYNC. */
 	bool members_changed;
+	/* While we are synced: a SYNC of ours is to be sent at this time, or was
+	   with that number, to ask who is there. 0 = none */
+	uint64_t ask_msecs, asked_msecs;
+	uint32_t ask_seq;
 
 	/* Our ring was complete once. */
 	bool handshaked;
@@ -391,6 +395,11 @@ void ring_changed(struct ring *ring, const struct director_time *now);
 /* The same, but only new users whom the change moves have to wait
    (doc/ring-protocol.md §9). */
 void ring_hosts_changed(struct ring *ring, const struct director_time *now);
+/* Whether all directors are ours may have changed without our neighbours having:
+   asks them with a round for which nobody waits. ring_is_asking() until it has
+   come back. */
+void ring_ask_minor(struct ring *ring, const struct director_time *now);
+bool ring_is_asking(const struct ring *ring);
 /* After left or right came or went */
 void ring_neighbours_run(struct ring *ring, const struct director_time *now);
 /* We have a new right: what the one before got lately may have been lost with

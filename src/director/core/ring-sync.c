@@ -9,6 +9,8 @@
 /* Our hosts differ from a director's for so long although nothing changes
    here: something got lost. */
 #define RING_WRONG_HOSTS_MSECS 1000
+/* Not more often is asked who is there. */
+#define RING_ASK_INTERVAL_MSECS 1000
 
 static void
 sync_message(const struct ring_member *origin,
@@ -31,6 +33,9 @@ static void set_unsynced(struct ring *ring, const struct director_time *now)
 
 	if (!ring->synced)
 		return;
+	/* the round that comes asks, too */
+	ring->ask_msecs = 0;
+	ring->ask_seq = 0;
 	ring->synced = FALSE;
 	ring->synced_changed_msecs = now->msecs;
 	for (peer = ring->peers; peer != NULL; peer = peer->next)
@@ -52,6 +57,20 @@ void ring_hosts_changed(struct ring *ring, const struct director_time *now)
 	ring->sync_needed = TRUE;
 	set_unsynced(ring, now);
 	ring_wake(ring);
+}
+
+void ring_ask_minor(struct ring *ring, const struct director_time *now)
+{
+	if (!ring->synced || ring->ask_msecs != 0 || ring->ask_seq != 0)
+		return;
+	ring->ask_msecs = I_MAX(now->msecs,
+				ring->asked_msecs + RING_ASK_INTERVAL_MSECS);
+	ring_wake(ring);
+}
+
+bool ring_is_asking(const struct ring *ring)
+{
+	return ring->ask_msecs != 0 || ring->ask_seq != 0;
 }
 
 static void send_own_sync(struct ring *ring, const struct director_time *now)
@@ -148,8 +167,14 @@ void ring_sync_run(struct ring *ring, const struct director_time *now)
 	if (ring->sync_needed) {
 		set_unsynced(ring, now);
 		send_own_sync(ring, now);
-	} else if (!ring->synced && now->msecs - ring->sync_sent_msecs >=
-				  RING_SYNC_RESEND_MSECS) {
+	} else if (ring->ask_msecs != 0 && now->msecs >= ring->ask_msecs) {
+		ring->ask_msecs = 0;
+		ring->asked_msecs = now->msecs;
+		ring->ask_seq = ++ring->sync_seq;
+		send_own_sync(ring, now);
+	} else if ((!ring->synced || ring->ask_seq != 0) &&
+		   now->msecs - ring->sync_sent_msecs >=
+		   RING_SYNC_RESEND_MSECS) {
 		RING_LOG(ring, LOG_TYPE_ERROR, "Ring SYNC seq=%u appears to "
 			 "have got lost, resending", ring->sync_seq);
 		ring->sync_seq++;
@@ -164,7 +189,9 @@ void ring_sync_deadline(struct ring *ring, const struct director_time *now,
 		return;
 	if (ring->sync_needed)
 		ring_deadline_min(deadline, now->msecs);
-	else if (!ring->synced) {
+	else if (ring->ask_msecs != 0)
+		ring_deadline_min(deadline, ring->ask_msecs);
+	else if (!ring->synced || ring->ask_seq != 0) {
 		ring_deadline_min(deadline, ring->sync_sent_msecs +
 				  RING_SYNC_RESEND_MSECS);
 	}
@@ -200,14 +227,27 @@ void ring_set_synced(struct ring *ring, const struct director_time *now)
 	ring_wake(ring);
 }
 
+static void set_min_minor(struct ring *ring, const struct ring_message *msg)
+{
+	ring->min_minor = I_MIN(msg->minor, RING_PROTOCOL_MINOR);
+}
+
 /* It came round. */
 static void
 own_sync(struct ring *ring, const struct ring_message *msg,
 	 const struct director_time *now)
 {
-	if (ring->synced || ring->sync_needed ||
-	    msg->seq < ring->sync_changed_seq || msg->seq > ring->sync_seq)
+	if (ring->sync_needed || msg->seq < ring->sync_changed_seq ||
+	    msg->seq > ring->sync_seq)
 		return;
+	if (ring->synced) {
+		if (ring->ask_seq != 0 && msg->seq >= ring->ask_seq) {
+			ring->ask_seq = 0;
+			ring->sync_sent_msecs = 0;
+			set_min_minor(ring, msg);
+		}
+		return;
+	}
 	if (msg->hosts_hash != 0 &&
 	    msg->hosts_hash != backends_hash(ring->director->backends)) {
 		RING_LOG(ring, LOG_TYPE_ERROR, "Hosts unexpectedly changed "
@@ -215,8 +255,7 @@ own_sync(struct ring *ring, const struct ring_message *msg,
 		ring_hosts_changed(ring, now);
 		return;
 	}
-	ring->min_minor = msg->minor == 0 ? 0 :
-		I_MIN(msg->minor, RING_PROTOCOL_MINOR);
+	set_min_minor(ring, msg);
 	ring->handshaked = TRUE;
 	ring->outside_msecs = 0;
 	ring_set_synced(ring, now);
@@ -311,7 +350,12 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		ring_send(ring, ring->right, &forward);
 	}
 	/* Ours may have got lost where the ring was broken. */
-	if (ring->members_changed && !ring->synced &&
-	    now->msecs - ring->sync_sent_msecs >= 1000)
-		ring_changed(ring, now);
+	if (!ring->synced) {
+		if (ring->members_changed &&
+		    now->msecs - ring->sync_sent_msecs >= 1000)
+			ring_changed(ring, now);
+	} else if (ring->members_changed || msg->minor < ring->min_minor) {
+		/* one of 2.3 has come or gone, and isn't our neighbour */
+		ring_ask_minor(ring, now);
+	}
 }

@@ -326,13 +326,22 @@ static void forget_names(struct user_moves *moves, struct user_move *move,
 
 	move->waves_count = 0;
 	move->passed = move->notified = move->back = FALSE;
-	move->started_msecs = now->msecs;
-	if (own)
+	if (own) {
+		move->started_msecs = now->msecs;
 		user_move_begin(moves, move, now);
-	else {
+	} else if (move->unsure_msecs == 0) {
 		/* who has begun it will tell so, if it is there */
-		move->unsure_msecs = now->msecs;
+		move->started_msecs = move->unsure_msecs = now->msecs;
 	}
+}
+
+/* Who tells a name knows of no 2.3 member. */
+static void
+name_heard(struct ring *ring, const struct ring_message *msg,
+	   const struct director_time *now)
+{
+	if (msg->wave != 0 && ring_min_minor(ring) < RING_MINOR_OURS)
+		ring_ask_minor(ring, now);
 }
 
 bool user_move_is_named(struct user_moves *moves, struct user_move *move,
@@ -341,7 +350,7 @@ bool user_move_is_named(struct user_moves *moves, struct user_move *move,
 	const struct ring *ring = moves->director->ring;
 
 	if (move->waves_count > 0 && ring_is_synced(ring) &&
-	    ring_min_minor(ring) < RING_MINOR_OURS)
+	    !ring_is_asking(ring) && ring_min_minor(ring) < RING_MINOR_OURS)
 		forget_names(moves, move, now);
 	return move->waves_count > 0;
 }
@@ -423,6 +432,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			ring_broadcast(ring, peer->member, msg);
 		return;
 	}
+	name_heard(ring, msg, now);
 	move = user_move_find(moves, backend->tag, msg->hash);
 	if (move == NULL || move->delaying) {
 		unsure = msg->wave == 0 && known && origin->instance == 0 &&
@@ -496,6 +506,7 @@ named_killed(struct ring *ring, const struct ring_message *msg,
 		return;
 	}
 	own = ring_address_cmp(&msg->director, &ring->self->address) == 0;
+	name_heard(ring, msg, now);
 	if (move == NULL) {
 		/* We have started since. */
 		move = user_move_new(moves, backend, msg->hash, msg->flag,
