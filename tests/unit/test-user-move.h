@@ -138,4 +138,35 @@ said_after(struct test_conn *conn, const char *name)
 	return t_strcut(p + 1, '\n');
 }
 
+/* Us at 10.0.0.2, for so long, and nobody has told us anything yet */
+static inline void begin_starting(unsigned int msecs)
+{
+	begin(1);
+	session_plugin_lost(director_leases(director), &plugin, now.msecs);
+	login_process_unref(director_leases(director), &process);
+	ring_start(2, 4);
+	process = login_process_ref(director_leases(director), 100);
+	plugin = session_plugin_init(director_leases(director), process);
+	test_pass(msecs);
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 10, 111);
+}
+
+static inline void done_starting(const char *user)
+{
+	in(left, "HOST-HAND-START|1");
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST|10.1.0.2|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	if (user != NULL)
+		in(left, "%s", user);
+	in(left, "OPTIONS|consistent-hashing");
+	in(left, "DONE");
+	right = connected();
+	greet(right, "10.0.0.3", 10, 333);
+	in(right, "DONE");
+	ring_syncs(left, right);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+}
+
 #endif

@@ -206,7 +206,7 @@ refresh_known(struct ring *ring, const struct ring_message *msg,
 		     user_table_is_near_expiry(users, idx, now->wall))) {
 			set_backend(ring->director, idx, backend);
 			result = REFRESH_CHANGED;
-		} else if (msg->type == RING_USER && msg->has_timestamp &&
+		} else if (msg->type == RING_USER && msg->instance != 0 &&
 			   user_moves_is_stale(ring->director->moves,
 					       backend->tag, msg->hash,
 					       timestamp, now)) {

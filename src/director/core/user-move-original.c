@@ -78,6 +78,40 @@ original_pass(struct user_moves *moves, struct user_move *move,
 	user_move_send_killed(moves, move, NULL);
 }
 
+/* One of ours that was started during the move, or was told by a 2.3 member that
+   had forgotten it, ends it soon if nobody says that he has it still. */
+static void
+original_repeat(struct user_moves *moves, struct user_move *move,
+		const struct director_time *now)
+{
+	if (now->msecs < I_MAX(move->repeated_msecs, I_MAX(move->told_msecs,
+							   move->started_msecs)) +
+			 user_move_resend_msecs(moves->director->ring))
+		return;
+	move->repeated_msecs = now->msecs;
+	user_move_tell(moves, move, 0);
+}
+
+/* We aren't done, or who began it isn't. */
+static void
+original_not_passed(struct user_moves *moves, struct user_move *move,
+		    const struct director_time *now)
+{
+	if (move->initiator) {
+		if (!move->done)
+			original_repeat(moves, move, now);
+	} else if (move->notified) {
+		/* USER-KILLED will come, it isn't lost. */
+		if (move->told_msecs == 0 && told_long_ago(moves, move, now))
+			original_tell(moves, move, now);
+	} else if (!move->done && move->unsure_msecs != 0 &&
+		   now->msecs >= move->unsure_msecs +
+		   user_move_resend_msecs(moves->director->ring)) {
+		/* Nobody else may wait for us. */
+		user_move_begin(moves, move, now);
+	}
+}
+
 bool user_move_run_original(struct user_moves *moves, struct user_move *move,
 			    const struct director_time *now)
 {
@@ -93,20 +127,16 @@ bool user_move_run_original(struct user_moves *moves, struct user_move *move,
 		original_timed_out(moves, move, now);
 		return FALSE;
 	}
-	if (!move->done) {
-		if (move->notified && move->told_msecs == 0 &&
-		    told_long_ago(moves, move, now)) {
-			/* USER-KILLED will come, it isn't lost. */
-			original_tell(moves, move, now);
-		}
-		return TRUE;
-	}
-	if (ours_is_lost(moves, now))
+	if (!move->passed)
+		original_not_passed(moves, move, now);
+	if (!move->done || ours_is_lost(moves, now))
 		return TRUE;
 	if (move->back || ring_is_alone(ring)) {
 		move->back = TRUE;
-		if (move->initiator && user_move_runs_hook(moves, move))
+		if (move->initiator && user_move_runs_hook(moves, move)) {
+			original_repeat(moves, move, now);
 			return TRUE;
+		}
 		user_move_send_everywhere(moves, move, 0);
 		original_delay(moves, move, now);
 		return TRUE;

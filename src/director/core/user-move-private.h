@@ -84,8 +84,9 @@ struct user_move {
 	uint64_t started_msecs;
 	/* Not before this is he gone for good where he was. */
 	uint64_t hold_msecs;
-	/* When our own move was told last */
-	uint64_t told_msecs;
+	/* When our own move was told last; the original's: when we told where he
+	   goes, and when we did only because it takes long */
+	uint64_t told_msecs, repeated_msecs;
 	/* The original's: since when USER-KILLED may be one that doesn't come,
 	   since USER-KILLED-EVERYWHERE did without it, or the move may be none
 	   for its initiator; 0 = it comes */
