@@ -220,10 +220,13 @@ def print_director(table):
 def measure_many_users(bench):
     if bench.quick:
         return
-    for side in SIDES:
-        note("%d users: %s" % (MANY_USERS, side))
-        with Director(bench, side) as director:
-            bench.add("bytes 10M", side, director.bytes_per_user(MANY_USERS))
+    for number in range(bench.rounds):
+        for side in SIDES:
+            note("%d users, round %d of %d: %s" % (
+                MANY_USERS, number + 1, bench.rounds, side))
+            with Director(bench, side) as director:
+                bench.add("bytes 10M", side,
+                          director.bytes_per_user(MANY_USERS))
 
 
 def print_many_users(table):
@@ -231,13 +234,15 @@ def print_many_users(table):
 
 
 def measure_stream(bench):
-    for side in SIDES:
-        note("stream of lookups: " + side)
-        with Director(bench, side) as director:
-            director.load(users=1000, requests=1000)
-            held, left = director.stream()
-            bench.add("stream held", side, held)
-            bench.add("stream", side, left)
+    for number in range(bench.rounds):
+        for side in SIDES:
+            note("stream of lookups, round %d of %d: %s" % (
+                number + 1, bench.rounds, side))
+            with Director(bench, side) as director:
+                director.load(users=1000, requests=1000)
+                held, left = director.stream()
+                bench.add("stream held", side, held)
+                bench.add("stream", side, left)
 
 
 def print_stream(table):
