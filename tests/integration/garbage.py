@@ -174,11 +174,13 @@ class FakeAuth(threading.Thread):
         self.serve_one = serve or self.answer_all
         self.answer = b"OK\t%(id)s\tuser=%(user)s\tproxy\n"
         self.socks = []
-        os.rename(self.path, self.path + ".real")
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        os.chmod(self.path, 0o666)
+        self.listener.bind(self.path + ".fake")
+        os.chmod(self.path + ".fake", 0o666)
         self.listener.listen(backlog)
+        # there is one at any time: others may be logging in
+        os.link(self.path, self.path + ".real")
+        os.rename(self.path + ".fake", self.path)
 
     def __enter__(self):
         self.start()
