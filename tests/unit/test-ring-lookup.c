@@ -114,11 +114,67 @@ static void test_new_users_forgotten(void **state ATTR_UNUSED)
 	assert_int_equal(director_lookups_waiting(director), 0);
 }
 
+/* Whoever changes its neighbour is connected to nobody for a moment. */
+static void test_recent_users(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	const char *jane;
+
+	ring_of(4, &left, &right);
+	jane = t_strdup_printf("USER|%u|%s|", test_hash("jane"),
+			       hashed("jane"));
+	(void)where("jane");
+	ring_end();
+	assert_said(left, jane);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	(void)where("joe");
+	test_pass(1000);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_int_equal(said(left, jane), 1);
+	assert_int_equal(said(left, "USER|"), 2);
+	ring_syncs(left, right);
+
+	/* He is being moved; and joe was used long ago. */
+	for (unsigned int i = 0; i < 5; i++) {
+		in(left, "PING|%u|0", TEST_WALL);
+		in(right, "PING|%u|0", TEST_WALL);
+		test_pass(1000);
+	}
+	in(left, "USER|%u|%s|%u", test_hash("jim"), hashed("jim"),
+	   (unsigned int)now.wall);
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|10.1.0.2|7", test_hash("june"));
+	in(left, "USER|%u|10.1.0.2|%u", test_hash("june"),
+	   (unsigned int)now.wall);
+	ring_peer_closed(director, right->peer, "reset", &now);
+	right->peer = NULL;
+	test_pass(300);
+	forget_sent();
+	right = right_joins("10.0.0.3", 10);
+	assert_int_equal(said(right, "USER|"), 1);
+	assert_said(right, t_strdup_printf("USER|%u|", test_hash("jim")));
+	ring_syncs(left, right);
+
+	/* 2.3 */
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 9, 0);
+	in(left, "HOST-HAND-START|1");
+	in(left, "HOST|10.1.0.1|100||U0||1");
+	in(left, "HOST|10.1.0.2|100||U0||1");
+	in(left, "HOST-HAND-END|1");
+	in(left, "OPTIONS|consistent-hashing");
+	in(left, "DONE");
+	assert_not_said(left, "USER|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_new_users_meanwhile),
 		ring_test(test_new_users_forgotten),
+		ring_test(test_recent_users),
 	};
 
 	return run_test_cases(tests);

@@ -498,6 +498,7 @@ void ring_handle_done(struct ring *ring, struct ring_peer *peer,
 		done_incoming(ring, peer, now);
 	else
 		done_outgoing(ring, peer, now);
+	ring_users_tell_recent(ring, peer, now);
 	if (peer->joining || !peer->incoming)
 		hand_over_again(ring, now);
 	ring_wake(ring);

@@ -114,9 +114,13 @@ void ring_broadcast_user(struct ring *ring, const struct ring_member *except,
 			 const struct ring_message *msg, time_t core_timestamp,
 			 const struct director_time *now)
 {
+	unsigned int i = ring->recent_users_count++ % RING_RECENT_USERS;
 	struct ring_message old = *msg;
 	struct ring_peer *peer;
 
+	ring->recent_users[i].msecs = now->msecs;
+	ring->recent_users[i].ip = msg->ip;
+	ring->recent_users[i].hash = msg->hash;
 	if (msg->instance != 0)
 		old.timestamp = ring_time_to_wire(now, core_timestamp);
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {

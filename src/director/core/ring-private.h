@@ -55,6 +55,10 @@
 #define RING_HANDSHAKE_STEPS 5000
 /* Slices without a pause */
 #define RING_HANDSHAKE_SLICES 8
+/* So many users who were told last, and not longer ago than this, are told again
+   to who has just been connected with us. */
+#define RING_RECENT_USERS 4096
+#define RING_RECENT_MSECS 5000
 
 struct ring {
 	struct director *director;
@@ -67,6 +71,14 @@ struct ring {
 	struct ring_peer *peers;
 	/* Among peers */
 	struct ring_peer *left, *right;
+
+	/* By number, modulo the size */
+	struct {
+		uint64_t msecs;
+		struct ip_addr ip;
+		uint32_t hash;
+	} recent_users[RING_RECENT_USERS];
+	unsigned int recent_users_count;
 
 	/* How often left came or went */
 	unsigned int left_changes;
@@ -354,6 +366,10 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 
 /* -- ring-users.c -- */
 
+/* A neighbour that was connected to somebody else may have missed the USERs of
+   that moment. */
+void ring_users_tell_recent(struct ring *ring, struct ring_peer *peer,
+			    const struct director_time *now);
 /* Tells the ring of this user, whom we have here. */
 void ring_user_told(struct ring *ring, user_idx_t idx,
 		    const struct director_time *now);

@@ -49,6 +49,16 @@ user_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r)
 	msg_r->instance = ring->self->instance;
 }
 
+/* One who is being moved isn't there before the move ends, and who has just
+   connected may not know of it. (With 2.3 members several may move him at once,
+   and this is how they agree.) */
+static bool user_may_be_told(struct ring *ring, user_idx_t idx)
+{
+	return (user_table_flags(ring->director->users, idx) &
+		USER_FLAG_MOVING) == 0 ||
+		ring_min_minor(ring) < RING_MINOR_OURS;
+}
+
 static void
 user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	  const struct director_time *now)
@@ -56,13 +66,8 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	struct director *director = ring->director;
 	struct ring_message msg;
 
-	if ((user_table_flags(director->users, idx) & USER_FLAG_MOVING) != 0 &&
-	    ring_min_minor(ring) >= RING_MINOR_OURS) {
-		/* He isn't there before the move ends, and who has just connected
-		   may not know of it. (With 2.3 members several may move him at
-		   once, and this is how they agree.) */
+	if (!user_may_be_told(ring, idx))
 		return;
-	}
 	backend_by_slot(director->backends,
 			user_table_slot(director->users, idx))->told_msecs =
 		I_MAX(now->msecs, 1);
@@ -75,6 +80,39 @@ void ring_user_told(struct ring *ring, user_idx_t idx,
 {
 	if (ring->peers != NULL)
 		user_tell(ring, idx, NULL, now);
+}
+
+void ring_users_tell_recent(struct ring *ring, struct ring_peer *peer,
+			    const struct director_time *now)
+{
+	struct director *director = ring->director;
+	unsigned int i, end = ring->recent_users_count;
+	const struct backend *backend;
+	struct ring_message msg;
+	user_idx_t idx;
+
+	/* 2.3 would tell all of them on. */
+	if (peer->minor < RING_MINOR_OURS || !ring_peer_is_usable(peer) ||
+	    !ring_knows(ring))
+		return;
+	for (i = end - I_MIN(end, RING_RECENT_USERS); i != end; i++) {
+		unsigned int n = i % RING_RECENT_USERS;
+
+		if (now->msecs > ring->recent_users[n].msecs +
+				 RING_RECENT_MSECS)
+			continue;
+		backend = backend_lookup(director->backends,
+					 &ring->recent_users[n].ip);
+		idx = backend == NULL ? USER_IDX_NONE :
+			director_user_find(director, backend->tag,
+					   ring->recent_users[n].hash, now);
+		if (idx == USER_IDX_NONE || !user_may_be_told(ring, idx) ||
+		    (user_table_flags(director->users, idx) &
+		     USER_FLAG_WEAK) != 0)
+			continue;
+		user_message(ring, idx, &msg);
+		ring_send(ring, peer, &msg);
+	}
 }
 
 void ring_user_weaken(struct ring *ring, user_idx_t idx)
