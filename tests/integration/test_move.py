@@ -205,6 +205,7 @@ class Titles(threading.Thread):
                              for title in set(self.seen)), pattern)
 
 
+@pytest.mark.skipif(bool(VALGRIND), reason="valgrind has a title of its own")
 def test_process_title(nodes, backends):
     ring = Ring(nodes, 2, config="verbose_proctitle = yes\n")
     ring.wait(2)
