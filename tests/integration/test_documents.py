@@ -107,6 +107,21 @@ def test_example_config(nodes, backends, comments):
     assert len(set.union(*places)) > 1
 
 
+def test_settings():
+    """The manual has them all, with their defaults"""
+    rows = {}
+    for line in read("doc/manual.md").splitlines():
+        cells = re.split(r"(?<!\\) *\| *", line)
+        if len(cells) == 5:
+            rows.update(dict.fromkeys(re.findall(r"director_\w+", cells[1]),
+                                      cells[2].replace("\\|", "|")))
+    settings = dict(re.findall(r"^(director_\w+) = ?(.*?) *(?:\{ *)?$",
+                               clients.run("doveconf", "-d").stdout, re.M))
+    assert len(settings) > 10
+    for name, value in settings.items():
+        assert value in rows[name], name
+
+
 def test_readme(nodes, backends):
     """The lines that make a director, on two"""
     text, = [block for block in re.findall(r"(?:^(?:    .*)?\n)+",
