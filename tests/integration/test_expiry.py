@@ -2,11 +2,13 @@
 """How long a user is remembered: as long as he is logged in, and exactly
 director_user_expire after that."""
 
+import os
 import time
 
 import pytest
 
 import clients
+from garbage import LISTENERS, add_users
 from node import patience, wait_for
 
 BACKENDS = "127.0.0.11 127.0.0.12 127.0.0.13"
@@ -61,6 +63,22 @@ def test_user_with_a_session_stays(nodes, backends, plugin):
     if plugin:
         assert EXPIRE - 1 <= time.monotonic() - left <= EXPIRE + patience(2)
     assert [row["users"] for row in director.status()] == ["0", "0", "0"]
+
+
+def test_notify_with_escaped_name(nodes):
+    """A name is escaped as in all lines of Dovecot's."""
+    director = nodes.director(
+        BACKENDS, config="director_user_expire = %d secs\n" % EXPIRE +
+        LISTENERS)
+    add_users(director, 1, "some\1tbody")
+    add_users(director, 1, "somebody")
+    for _ in range(EXPIRE + 2):
+        fd = os.open(director.path("login/proxy-notify"), os.O_WRONLY)
+        os.write(fd, b"some\1tbody0\n")
+        os.close(fd)
+        waited(1)
+    assert is_known(director, "some\tbody0")
+    assert not is_known(director, "somebody0")
 
 
 def test_missing_plugin_is_told(nodes, backends):

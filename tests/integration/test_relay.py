@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -152,6 +153,39 @@ def test_waits_30_seconds(nodes, backends):
         reply += first.recv(4096)
     assert b"a NO [UNAVAILABLE]" in reply
     first.close()
+
+
+def test_delivery_and_doveadm_wait_30_seconds(nodes, backends):
+    """Their mail isn't bounced, their command can be tried again."""
+    director = nodes.director("127.0.0.11", config=USERDB)
+    director.doveadm("director", "down", "127.0.0.11")
+    director.allow("jane|joe")
+    answers = {}
+
+    def ask(name, what):
+        start = time.monotonic()
+        answer = what()
+        answers[name] = time.monotonic() - start, answer
+    threads = [threading.Thread(target=ask, args=args) for args in (
+        ("lmtp", lambda: clients.deliver(director.ip, "jane")),
+        ("doveadm", lambda: director.doveadm("mailbox", "list", "-u", "joe",
+                                             check=False)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(patience(60))
+    secs, refused = answers["lmtp"]
+    assert 29.9 < secs < 30 + patience(1)
+    assert refused["jane"][0] == 451
+    secs, done = answers["doveadm"]
+    assert 29.9 < secs < 30 + patience(1)
+    assert done.returncode == 75
+    for user in "jane", "joe":
+        director.log.wait(
+            "director: User %s host lookup failed: Timeout because no hosts - "
+            "queued for 30 secs" % user)
+    director.doveadm("director", "up", "127.0.0.11")
+    assert clients.deliver(director.ip, "jane") == {}
 
 
 def test_waiting_login_goes_on(nodes, backends):
