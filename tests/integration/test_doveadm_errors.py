@@ -173,6 +173,39 @@ def test_handshake_limit(doveadm):
     busy.close()
 
 
+def test_reply_and_connect_limits(doveadm):
+    """A director that hangs after its greeting, and a host that drops what
+    comes"""
+    def trickle(sock, _):
+        while True:
+            sock.sendall(b"x")
+            time.sleep(1)
+
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    address = "127.0.0.1:%d" % full.getsockname()[1]
+    in_queue = [socket.socket() for _ in range(3)]
+    for sock in in_queue:
+        sock.setblocking(False)
+        sock.connect_ex(full.getsockname())
+    silent = doveadm.fake({"HOST-LIST": ""}).path
+    trickling = doveadm.fake({"HOST-LIST": trickle}).path
+    limits = {
+        silent: (70, "Error: read(%s) timed out: No reply in 70 secs\n"),
+        trickling: (70, "Error: read(%s) timed out: No reply in 70 secs\n"),
+        address: (30, "Fatal: connect(%s) failed: Timed out in 30 secs\n")}
+    start = time.monotonic()
+    running = {path: doveadm.popen("status", "-a", path) for path in limits}
+    for path, (secs, said) in sorted(limits.items(), key=lambda x: x[1]):
+        stdout, stderr = running[path].communicate(timeout=patience(100))
+        assert secs <= time.monotonic() - start < secs + patience(5)
+        assert running[path].returncode == 75
+        assert stderr == said % path
+    for sock in in_queue + [full]:
+        sock.close()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(doveadm, signum):
     fake = doveadm.fake({"HOST-LIST": ""})
