@@ -204,6 +204,33 @@ def test_changed_setting_at_reload(nodes, backends):
     director.log.wait("director_mail_servers changed: Host 127.0.0.16 added")
 
 
+def test_sessions_on_a_removed_backend(nodes, backends):
+    """The setting removes it: its users are let in elsewhere when their
+    sessions have ended, the others' sessions live on."""
+    director = nodes.director(
+        BACKENDS, restart_request_count="unlimited",
+        config="shutdown_clients = no\n")
+    sessions = {user: clients.imap(director.ip, user) for user in USERS}
+    before = placed(director)
+    director.change_config(BACKENDS, "127.0.0.11 127.0.0.12")
+    director.allow("127.0.0.13", "sessions on what isn't a backend")
+    reloaded(director)
+    again = {user: clients.imap(director.ip, user) for user in USERS}
+    after = placed(director)
+    assert "127.0.0.13" in before.values()
+    for user in USERS:
+        if before[user] == "127.0.0.13":
+            with pytest.raises((clients.LoginFailed, OSError,
+                                clients.imaplib.IMAP4.error)):
+                sessions[user].noop()
+            assert after[user] != before[user]
+        else:
+            assert sessions[user].noop()[0] == "OK"
+            assert after[user] == before[user]
+            clients.close(sessions[user])
+        clients.close(again[user])
+
+
 def test_changed_setting_after_a_crash(nodes, backends):
     """Users with a session stay; whom the change moves waits until sessions
     could be announced."""
