@@ -186,11 +186,27 @@ static void test_asks_who_is_there(void **state ATTR_UNUSED)
 	assert_not_said(right, "SYNC|10.0.0.2|");
 	test_pass(1000);
 	assert_asks(left, right, NULL, 10);
-	/* a change, which asks too */
+	/* what our right says has passed all others */
 	sync_minor(left, 1, 10, 9);
-	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
+	assert_not_said(right, "SYNC|10.0.0.2|");
+	test_pass(1000);
+	assert_asks(left, right, "9", 9);
+	sync_minor(left, 1, 11, 10);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+	test_pass(1000);
+	assert_not_said(right, "SYNC|10.0.0.2|");
+	sync_minor(left, 3, 1, 10);
+	assert_asks(left, right, NULL, 10);
+	/* a change, which asks too */
+	test_pass(1000);
+	sync_minor(left, 1, 12, 9);
 	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 1);
+	test_set_time(now.msecs + 100);
+	in(left, "HOST|10.0.0.1|9090|1|10.1.0.1|70||U0||2000");
+	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 2);
+	test_set_time(now.msecs + 100);
 	ring_syncs_minor(left, right, "9");
+	assert_int_equal(ring_sync_msecs(ring), 100);
 	test_pass(1000);
 	assert_not_said(right, "SYNC|10.0.0.2|");
 }

@@ -328,6 +328,64 @@ static void test_original_unsure(void **state ATTR_UNUSED)
 	assert_string_equal(lookup->ip, hashed("jane"));
 }
 
+/* The same, and another one of ours isn't ready either: the last one begins a
+   wave, for those of 2.3 that have been told. */
+static void test_original_last_begins(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+	uint32_t jane = test_hash("jane");
+	unsigned int i, seq = 20;
+
+	begin(3);
+	others_are_older();
+	in(left, "DIRECTOR|10.0.0.9|9090");
+	in(left, "USER-MOVE|10.0.0.9|9090|5|%u|%s", jane, elsewhere("jane"));
+	in(left, "USER-KILLED|%u", jane);
+	pass(USER_UNSEEN_SECS * 1000);
+	in(left, "USER-KILLED-EVERYWHERE|10.0.0.9|9090|6|%u", jane);
+	pass(KICK_DELAY + 500);
+	lease = session("jane");
+	pass(6000);
+	forget_sent();
+	in(left, "USER-MOVE|10.0.0.9|9090|7|%u|%s", jane, hashed("jane"));
+	lookup = test_lookup("jane");
+	for (i = 0; i < 15; i++) {
+		pass(1000);
+		in(left, "USER-MOVE|10.0.0.1|9090|%u|%u|%s", seq++, jane,
+		   hashed("jane"));
+		if (i == 5)
+			director_session_end(director, &lease, &now);
+	}
+	assert_int_equal(said(left, "USER-MOVE|10.0.0.2|"), 6);
+	pass(1000);
+	assert_not_said(right, "USER-KILLED");
+	pass(1000);
+	assert_said(right, "USER-KILLED|");
+	assert_int_equal(lookup->state, 0);
+	/* (it is as if the others had told nothing) */
+	in(left, "USER-KILLED|%u", jane);
+	pass(KICK_DELAY + 250);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, hashed("jane"));
+}
+
+/* USER-KILLED without a name comes while we ask who is there. */
+static void test_killed_while_asking(void **state ATTR_UNUSED)
+{
+	begin(3);
+	others_are_older();
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s|5", test_hash("jane"),
+	   elsewhere("jane"));
+	ring_end();
+	in(left, "USER-KILLED|%u", test_hash("jane"));
+	pass(500);
+	assert_not_said(right, "USER-KILLED");
+	ring_sync_returns(left, right, "9");
+	pass(500);
+	assert_said(right, "USER-KILLED|");
+}
+
 /* We wait for one of ours that was lost: the others hear that it isn't over. */
 static void test_original_waits_for_lost(void **state ATTR_UNUSED)
 {
@@ -345,7 +403,7 @@ static void test_original_waits_for_lost(void **state ATTR_UNUSED)
 	in(left, "USER-KILLED|%u", jane);
 	forget_sent();
 	pass(3000);
-	assert_int_equal(said(left, "USER-MOVE|10.0.0.2|"), 1);
+	assert_int_equal(said(left, "USER-MOVE|10.0.0.2|"), 3);
 	assert_not_said(right, "USER-KILLED");
 }
 
@@ -444,6 +502,8 @@ int main(void)
 		move_test(test_name_heard),
 		move_test(test_original_repeated),
 		move_test(test_original_unsure),
+		move_test(test_original_last_begins),
+		move_test(test_killed_while_asking),
 		move_test(test_original_waits_for_lost),
 		move_test(test_original_of_two),
 		move_test(test_original_loses),

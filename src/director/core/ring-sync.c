@@ -34,6 +34,8 @@ static void set_unsynced(struct ring *ring, const struct director_time *now)
 	if (!ring->synced)
 		return;
 	/* the round that comes asks, too */
+	if (ring->ask_seq != 0)
+		ring->sync_sent_msecs = 0;
 	ring->ask_msecs = 0;
 	ring->ask_seq = 0;
 	ring->synced = FALSE;
@@ -354,8 +356,11 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		if (ring->members_changed &&
 		    now->msecs - ring->sync_sent_msecs >= 1000)
 			ring_changed(ring, now);
-	} else if (ring->members_changed || msg->minor < ring->min_minor) {
-		/* one of 2.3 has come or gone, and isn't our neighbour */
+	} else if (ring->members_changed || msg->minor < ring->min_minor ||
+		   (msg->minor > ring->min_minor && ring->right != NULL &&
+		    origin == ring->right->member)) {
+		/* One of 2.3 has come or gone, and isn't our neighbour. (That of
+		   our right has passed all others.) */
 		ring_ask_minor(ring, now);
 	}
 }

@@ -49,16 +49,6 @@ user_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r)
 	msg_r->instance = ring->self->instance;
 }
 
-/* One who is being moved isn't there before the move ends, and who has just
-   connected may not know of it. (With 2.3 members several may move him at once,
-   and this is how they agree.) */
-static bool user_may_be_told(struct ring *ring, user_idx_t idx)
-{
-	return (user_table_flags(ring->director->users, idx) &
-		USER_FLAG_MOVING) == 0 ||
-		ring_min_minor(ring) < RING_MINOR_OURS;
-}
-
 static void
 user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	  const struct director_time *now)
@@ -66,8 +56,13 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	struct director *director = ring->director;
 	struct ring_message msg;
 
-	if (!user_may_be_told(ring, idx))
+	if ((user_table_flags(director->users, idx) & USER_FLAG_MOVING) != 0 &&
+	    ring_min_minor(ring) >= RING_MINOR_OURS) {
+		/* He isn't there before the move ends, and who has just connected
+		   may not know of it. (With 2.3 members several may move him at
+		   once, and this is how they agree.) */
 		return;
+	}
 	backend_by_slot(director->backends,
 			user_table_slot(director->users, idx))->told_msecs =
 		I_MAX(now->msecs, 1);
@@ -106,10 +101,14 @@ void ring_users_tell_recent(struct ring *ring, struct ring_peer *peer,
 		idx = backend == NULL ? USER_IDX_NONE :
 			director_user_find(director, backend->tag,
 					   ring->recent_users[n].hash, now);
-		if (idx == USER_IDX_NONE || !user_may_be_told(ring, idx) ||
+		if (idx == USER_IDX_NONE ||
 		    (user_table_flags(director->users, idx) &
-		     USER_FLAG_WEAK) != 0)
+		     (USER_FLAG_WEAK | USER_FLAG_MOVING)) != 0)
 			continue;
+		backend_by_slot(director->backends,
+				user_table_slot(director->users,
+						idx))->told_msecs =
+			I_MAX(now->msecs, 1);
 		user_message(ring, idx, &msg);
 		ring_send(ring, peer, &msg);
 	}

@@ -43,6 +43,8 @@ struct user_flush {
 
 	/* Some had no backend to go to. */
 	bool nowhere;
+	/* Some may still be where they were. */
+	bool in_vain;
 	bool all_seen;
 	bool begun, ended;
 	/* The caller still has it. */
@@ -154,12 +156,14 @@ void director_flush_status(const struct user_flush *flush,
 	status_r->ended = flush->ended;
 }
 
-void user_flush_moved(struct user_flush *flush)
+void user_flush_moved(struct user_flush *flush, bool in_vain)
 {
 	i_assert(flush->waiting > 0);
 
 	flush->waiting--;
 	flush->moved++;
+	if (in_vain)
+		flush->in_vain = TRUE;
 }
 
 /* -- The walk -- */
@@ -236,14 +240,12 @@ static void flush_forget(struct user_flush *flush,
 	struct backend *const *list;
 	unsigned int i, count;
 
-	if (!flush->nowhere || ring_min_minor(director->ring) >=
-			       RING_MINOR_OURS)
+	if (!flush->nowhere || flush->in_vain ||
+	    ring_min_minor(director->ring) >= RING_MINOR_OURS)
 		return;
 	list = backends_sorted(director->backends, &count);
 	for (i = 0; i < count; i++) {
-		/* Who couldn't be kicked is to be found where he is. */
 		if (flush_has_backend(flush, &list[i]->ip) &&
-		    session_leases_count(director->leases, &list[i]->ip) == 0 &&
 		    backend_by_hash(director->backends, list[i]->tag, 0) == NULL)
 			(void)director_host_flush(director, &list[i]->ip,
 						  flush->by, now);

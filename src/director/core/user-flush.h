@@ -18,7 +18,8 @@ void user_flushes_run(struct user_flushes *flushes,
 uint64_t user_flushes_next_deadline(const struct user_flushes *flushes,
 				    const struct director_time *now);
 
-/* A move that was begun for it has ended. */
-void user_flush_moved(struct user_flush *flush);
+/* A move that was begun for it has ended. in_vain: after its time, with directors
+   of 2.3, and some may not have been ready. */
+void user_flush_moved(struct user_flush *flush, bool in_vain);
 
 #endif

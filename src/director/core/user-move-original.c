@@ -61,6 +61,7 @@ original_timed_out(struct user_moves *moves, struct user_move *move,
 		(move->hook_runs ? "flushing" :
 		 (!move->passed ? "waiting-for-notify" :
 		  "waiting-for-everyone"))));
+	move->in_vain = TRUE;
 	user_move_end(moves, move, now);
 }
 
@@ -79,37 +80,40 @@ original_pass(struct user_moves *moves, struct user_move *move,
 }
 
 /* One of ours that was started during the move, or was told by a 2.3 member that
-   had forgotten it, ends it soon if nobody says that he has it still. */
+   makes none, ends it soon if nobody says that he has it still. */
 static void
 original_repeat(struct user_moves *moves, struct user_move *move,
 		const struct director_time *now)
 {
 	if (now->msecs < I_MAX(move->repeated_msecs, I_MAX(move->told_msecs,
-							   move->started_msecs)) +
-			 user_move_resend_msecs(moves->director->ring))
+					move->started_msecs)) +
+			 MOVE_RESEND_MSECS)
 		return;
 	move->repeated_msecs = now->msecs;
 	user_move_tell(moves, move, 0);
 }
 
-/* We aren't done, or who began it isn't. */
+/* It may be that no wave comes. */
 static void
-original_not_passed(struct user_moves *moves, struct user_move *move,
-		    const struct director_time *now)
+original_unsure(struct user_moves *moves, struct user_move *move,
+		const struct director_time *now)
 {
-	if (move->initiator) {
-		if (!move->done)
-			original_repeat(moves, move, now);
-	} else if (move->notified) {
-		/* USER-KILLED will come, it isn't lost. */
-		if (move->told_msecs == 0 && told_long_ago(moves, move, now))
-			original_tell(moves, move, now);
-	} else if (!move->done && move->unsure_msecs != 0 &&
-		   now->msecs >= move->unsure_msecs +
-		   user_move_resend_msecs(moves->director->ring)) {
-		/* Nobody else may wait for us. */
-		user_move_begin(moves, move, now);
+	uint64_t until = move->unsure_msecs + MOVE_UNSURE_MSECS;
+
+	if (move->word_msecs != 0)
+		until = I_MAX(until, move->word_msecs + MOVE_WORD_MSECS);
+	if (!move->repeated_unsure) {
+		if (now->msecs >= until)
+			original_delay(moves, move, now);
+		return;
 	}
+	/* Those of 2.3 that we have told wait for one: the last one of ours that
+	   isn't done begins it, and not while they are in the delay after the
+	   move before. */
+	if (now->msecs >= move->word_msecs + MOVE_RESEND_MSECS * 3 / 2 &&
+	    now->msecs >= move->unsure_msecs + MOVE_RESEND_MSECS +
+	    moves->director->set.user_kick_delay_msecs)
+		user_move_begin(moves, move, now);
 }
 
 bool user_move_run_original(struct user_moves *moves, struct user_move *move,
@@ -127,9 +131,16 @@ bool user_move_run_original(struct user_moves *moves, struct user_move *move,
 		original_timed_out(moves, move, now);
 		return FALSE;
 	}
-	if (!move->passed)
-		original_not_passed(moves, move, now);
-	if (!move->done || ours_is_lost(moves, now))
+	if (!move->done || (!move->passed && ours_is_lost(moves, now))) {
+		if (move->initiator || move->notified)
+			original_repeat(moves, move, now);
+		else if (move->unsure_msecs != 0) {
+			original_repeat(moves, move, now);
+			move->repeated_unsure = move->repeated_msecs != 0;
+		}
+		return TRUE;
+	}
+	if (ours_is_lost(moves, now))
 		return TRUE;
 	if (move->back || ring_is_alone(ring)) {
 		move->back = TRUE;
@@ -154,21 +165,48 @@ bool user_move_run_original(struct user_moves *moves, struct user_move *move,
 			original_pass(moves, move, now);
 	} else if (move->initiator || move->notified) {
 		original_pass(moves, move, now);
-	} else if (move->unsure_msecs != 0 &&
-		   now->msecs >= move->unsure_msecs + MOVE_UNSURE_MSECS) {
-		original_delay(moves, move, now);
-	}
+	} else if (move->unsure_msecs != 0)
+		original_unsure(moves, move, now);
 	return TRUE;
 }
 
 /* -- What others tell -- */
 
-bool user_move_original_is_fresh(const struct user_moves *moves,
-				 const struct user_move *move,
-				 const struct director_time *now)
+/* Was it told by us just now? Others may not have heard of it. */
+static bool original_is_fresh(const struct user_moves *moves,
+			      const struct user_move *move,
+			      const struct director_time *now)
 {
 	return move->told_msecs != 0 && now->msecs < move->told_msecs +
 		user_move_resend_msecs(moves->director->ring);
+}
+
+bool user_move_original_yields(const struct user_moves *moves,
+			       const struct user_move *move,
+			       const struct ring_member *origin,
+			       const struct ip_addr *told,
+			       const struct director_time *now)
+{
+	bool ours = origin != NULL && origin->instance != 0;
+	bool fresh = original_is_fresh(moves, move, now);
+
+	if (ours && move->repeated_msecs != 0 &&
+	    now->msecs < move->repeated_msecs + MOVE_RESEND_MSECS)
+		fresh = TRUE;
+	/* With 2.3 members the last one that comes counts. */
+	if (!fresh)
+		return TRUE;
+	/* Ours does if its sender can't have heard of it. Two of ours take the
+	   lower address. */
+	return ours && backend_ip_cmp(told, &move->target) < 0;
+}
+
+void user_move_original_heard(struct user_move *move,
+			      const struct ring_member *origin,
+			      const struct director_time *now)
+{
+	if (origin != NULL && origin->instance != 0)
+		move->word_msecs = now->msecs;
 }
 
 void user_move_original_kept(struct user_moves *moves, struct user_move *move,
@@ -199,8 +237,13 @@ void user_moves_original_killed(struct user_moves *moves, uint32_t hash,
 	struct user_move *move = user_moves_of_hash(moves, hash);
 
 	for (; move != NULL; move = move->tag_next) {
-		if (user_move_is_named(moves, move, now))
+		if (user_move_is_named(moves, move, now)) {
+			/* it counts if the names are forgotten */
+			if (ring_min_minor(moves->director->ring) <
+			    RING_MINOR_OURS)
+				move->notified = TRUE;
 			continue;
+		}
 		if (!move->passed) {
 			move->notified = TRUE;
 			user_move_set_deadline(moves, move, now->msecs);

@@ -19,6 +19,10 @@
    its USER-KILLED for the last one. The others have let him in then: so long
    after that the wave isn't awaited any more. */
 #define MOVE_UNSURE_MSECS 3000
+/* One of ours that isn't done, or has begun it, tells USER-MOVE again each
+   MOVE_RESEND_MSECS then. So long after the last such word it isn't awaited any
+   more. */
+#define MOVE_WORD_MSECS 5000
 /* One of 2.3 that is told to move a user while it still has his last move tells
    USER-MOVE, but never USER-KILLED: the same then. Its delay may end so long
    after ours, or after 30 s if it waits for its flush hook, or in vain. */
@@ -91,6 +95,8 @@ struct user_move {
 	   since USER-KILLED-EVERYWHERE did without it, or the move may be none
 	   for its initiator; 0 = it comes */
 	uint64_t unsure_msecs;
+	/* When another one of ours told of it last; 0 = never */
+	uint64_t word_msecs;
 
 	/* Those that have names; none: as the original does it */
 	struct move_wave waves[MOVE_MAX_WAVES];
@@ -109,6 +115,10 @@ struct user_move {
 	/* The original's: begun here; USER-KILLED came; all are done; that was
 	   told, and the delay passes */
 	bool initiator:1, notified:1, back:1, delaying:1;
+	/* We have told that we aren't done, not knowing of a wave. */
+	bool repeated_unsure:1;
+	/* Its time is over. */
+	bool in_vain:1;
 	/* Another backend was told of than ours, and ours again after that. */
 	bool retold:1;
 };
@@ -203,10 +213,17 @@ bool user_move_run_waves(struct user_moves *moves, struct user_move *move,
 /* As user_move_run_waves() */
 bool user_move_run_original(struct user_moves *moves, struct user_move *move,
 			    const struct director_time *now);
-/* Was it told by us just now? Others may not have heard of it. */
-bool user_move_original_is_fresh(const struct user_moves *moves,
-				 const struct user_move *move,
-				 const struct director_time *now);
+/* origin (NULL: not in the ring) has told that he moves to told, not where we
+   know: is it right? */
+bool user_move_original_yields(const struct user_moves *moves,
+			       const struct user_move *move,
+			       const struct ring_member *origin,
+			       const struct ip_addr *told,
+			       const struct director_time *now);
+/* origin has told of the move, wherever to. */
+void user_move_original_heard(struct user_move *move,
+			      const struct ring_member *origin,
+			      const struct director_time *now);
 /* Our backend holds, although this one was told of: so that all have heard of
    ours last. */
 void user_move_original_kept(struct user_moves *moves, struct user_move *move,

@@ -325,8 +325,9 @@ static void forget_names(struct user_moves *moves, struct user_move *move,
 	bool own = user_move_own_wave(moves, move) != NULL;
 
 	move->waves_count = 0;
-	move->passed = move->notified = move->back = FALSE;
+	move->passed = move->back = FALSE;
 	if (own) {
+		move->notified = FALSE;
 		move->started_msecs = now->msecs;
 		user_move_begin(moves, move, now);
 	} else if (move->unsure_msecs == 0) {
@@ -389,16 +390,9 @@ target_wins(const struct user_moves *moves, const struct user_move *move,
 {
 	if (backend_lookup(moves->director->backends, &move->target) == NULL)
 		return TRUE;
-	if (move->waves_count == 0 && !user_move_original_is_fresh(moves, move,
-								   now)) {
-		/* With 2.3 members the last one that comes counts. */
-		return TRUE;
-	}
 	if (move->waves_count == 0) {
-		/* Ours does if its sender can't have heard of it. Two of ours
-		   take the lower address. */
-		return origin != NULL && origin->instance != 0 &&
-			backend_ip_cmp(&msg->ip, &move->target) < 0;
+		return user_move_original_yields(moves, move, origin, &msg->ip,
+						 now);
 	}
 	/* one that was handed to us hasn't told where it goes */
 	if (waves_named(move) == 0)
@@ -457,10 +451,7 @@ void ring_handle_user_move(struct ring *ring, struct ring_peer *peer,
 			user_move_retarget(moves, move, &msg->ip, msg->flag,
 					   now);
 		}
-		if (known && origin->instance != 0) {
-			/* ours only tell of what they bring to its end */
-			move->unsure_msecs = 0;
-		}
+		user_move_original_heard(move, known ? origin : NULL, now);
 	}
 	if (!known) {
 		/* it isn't there to bring it to an end */

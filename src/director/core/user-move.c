@@ -96,7 +96,7 @@ static void move_unlink(struct user_moves *moves, struct user_move *move)
 void user_move_free(struct user_moves *moves, struct user_move *move)
 {
 	if (move->flush != NULL)
-		user_flush_moved(move->flush);
+		user_flush_moved(move->flush, move->in_vain);
 	move_unlink(moves, move);
 	priorityq_remove(moves->queue, &move->item);
 	i_free(move);
@@ -225,9 +225,7 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	}
 	if (idx == USER_IDX_NONE)
 		;
-	else if (move->nowhere &&
-		 !director_has_sessions(moves->director, move->tag, move->hash,
-					NULL))
+	else if (move->nowhere && !move->in_vain)
 		user_table_remove(moves->director->users, idx);
 	else {
 		/* (what wasn't seen is over, too) */
