@@ -556,7 +556,7 @@ static void test_recorded(void **state ATTR_UNUSED)
 		assert_int_equal(array_count(&test_records), 0);
 		assert_string_equal(dumped(user), i == 0 ? "none" : away);
 		array_clear(&test_records);
-		pass(5000);
+		pass(5250);
 		assert_int_equal(director_users_moving(director), 0);
 		assert_int_equal(array_count(&test_records), 1);
 		assert_string_equal(dumped(user), i == 1 ? "none" : away);

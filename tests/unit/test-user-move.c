@@ -32,6 +32,27 @@ static void test_alone(void **state ATTR_UNUSED)
 	assert_let_in(lookup, elsewhere("jane"));
 }
 
+/* His session has ended in the same millisecond, but before: the backend has its
+   time all the same. */
+static void test_just_ended(void **state ATTR_UNUSED)
+{
+	struct session_lease *lease;
+	struct test_lookup *lookup;
+
+	left = right = NULL;
+	begin(1);
+	lease = session("jane");
+	pass(10000);
+	director_session_end(director, &lease, &now);
+	assert_int_equal(move("jane", elsewhere("jane")), DIRECTOR_HOST_OK);
+	lookup = test_lookup("jane");
+	test_pass(KICK_DELAY);
+	assert_int_equal(lookup->state, 0);
+	test_pass(1);
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(lookup->ip, elsewhere("jane"));
+}
+
 /* An answer that the login process has not acted on yet */
 static void test_pending(void **state ATTR_UNUSED)
 {
@@ -544,6 +565,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		move_test(test_alone),
+		move_test(test_just_ended),
 		move_test(test_pending),
 		move_test(test_unseen),
 		move_test(test_unseen_before),

@@ -343,7 +343,8 @@ hold_until(struct director *director, user_idx_t idx,
 	/* he was used at any time of that second */
 	used = user_table_timestamp(director->users, idx);
 	passed = used >= now->wall ? 0 : (now->wall - used - 1) * 1000ULL;
-	until = passed >= msecs ? 0 : now->msecs + msecs - passed;
+	/* (both times are cut to milliseconds) */
+	until = passed >= msecs ? 0 : now->msecs + 1 + msecs - passed;
 	return passed >= USER_UNSEEN_SECS * 1000 ? until :
 		I_MAX(until, unseen_until);
 }
@@ -454,7 +455,7 @@ bool user_move_begin_for(struct user_moves *moves, struct user_flush *flush,
 static uint64_t
 move_held_until(const struct user_moves *moves, const struct user_move *move)
 {
-	uint64_t delay = moves->director->set.user_kick_delay_msecs;
+	uint64_t delay = moves->director->set.user_kick_delay_msecs + 1;
 
 	if (move->waves_count > 0)
 		return move->hold_msecs;
