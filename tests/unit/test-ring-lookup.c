@@ -143,9 +143,9 @@ static void test_recent_users(void **state ATTR_UNUSED)
 	}
 	in(left, "USER|%u|%s|%u", test_hash("jim"), hashed("jim"),
 	   (unsigned int)now.wall);
-	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|10.1.0.2|7", test_hash("june"));
-	in(left, "USER|%u|10.1.0.2|%u", test_hash("june"),
+	in(left, "USER|%u|%s|%u", test_hash("june"), hashed("june"),
 	   (unsigned int)now.wall);
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|10.1.0.2|7", test_hash("june"));
 	ring_peer_closed(director, right->peer, "reset", &now);
 	right->peer = NULL;
 	test_pass(300);
