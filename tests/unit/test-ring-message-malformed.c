@@ -241,6 +241,10 @@ static const struct {
 	{ "HOST-REMOVE\t10.0.0.1\t9090\t1\t10.0.0.2\t0\t7", 10,
 	  AFTERWARDS, "HOST-REMOVE: Too many arguments" },
 
+	/* what is optional, but not one without the other */
+	{ "USER-KILLED\t3\t10.0.0.2\t10.0.0.1", 10, AFTERWARDS,
+	  "USER-KILLED: Missing director port" },
+
 	/* not before, not afterwards */
 	{ "VERSION\tdirector\t1\t9", 9, AFTERWARDS,
 	  "Unexpected command 'VERSION'" },

@@ -238,7 +238,8 @@ parse_fields(struct parser *parser, const struct ring_row *row,
 		if (skip)
 			continue;
 		if (!parser_next(parser)) {
-			if (optional)
+			/* no address without its port */
+			if (optional && field->kind != KIND_PORT)
 				break;
 			*error_r = t_strdup_printf("%s: Missing %s",
 						   row->name, field->name);
