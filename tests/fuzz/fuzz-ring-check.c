@@ -362,7 +362,7 @@ static void check_circling(void)
 {
 	const struct ring *ring = director_ring(world.nodes[0].core);
 	struct fuzz_conn *left, *right;
-	unsigned int moves;
+	unsigned int i, moves = 0;
 	uint64_t before;
 
 	if (ring->left == NULL || ring->right == NULL)
@@ -373,7 +373,8 @@ static void check_circling(void)
 		return;
 	fuzz_pass(CIRCLES_AFTER_MSECS, FALSE);
 	before = world.passed_on;
-	moves = director_users_moving(world.nodes[0].core);
+	for (i = 0; i < world.nodes_count; i++)
+		moves += director_users_moving(world.nodes[i].core);
 	fuzz_pass(1000, FALSE);
 	if (world.passed_on - before > CIRCLES_MAX + 8 * moves) {
 		i_panic("%"PRIu64" lines go round in a second",
