@@ -56,8 +56,9 @@
 /* Slices without a pause */
 #define RING_HANDSHAKE_SLICES 8
 /* So many users who were told last, and not longer ago than this, are told again
-   to who has just been connected with us. */
-#define RING_RECENT_USERS 4096
+   to who has just been connected with us. With what else may be queued then they
+   stay below DIRECTOR_OUTPUT_BUFFER_MIN_SIZE. */
+#define RING_RECENT_USERS 1024
 #define RING_RECENT_MSECS 5000
 
 struct ring {
