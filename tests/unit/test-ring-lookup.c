@@ -155,6 +155,16 @@ static void test_recent_users(void **state ATTR_UNUSED)
 	assert_said(right, t_strdup_printf("USER|%u|", test_hash("jim")));
 	ring_syncs(left, right);
 
+	/* the last ones of very many */
+	for (unsigned int i = 1; i <= 3000; i++)
+		in(right, "USER|%u|10.1.0.1|%u", i, (unsigned int)now.wall);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_int_equal(said(left, "USER|"), 1024);
+	assert_said(left, "USER|3000|");
+	ring_syncs(left, right);
+
 	/* 2.3 */
 	ring_peer_closed(director, left->peer, "reset", &now);
 	left->peer = NULL;
