@@ -11,6 +11,7 @@ import time
 import pytest
 
 import clients
+from garbage import add_users
 from node import VALGRIND, patience, wait_for
 from ring import BACKENDS, Ring
 from test_ring import GONE
@@ -207,17 +208,23 @@ class Titles(threading.Thread):
 
 @pytest.mark.skipif(bool(VALGRIND), reason="valgrind has a title of its own")
 def test_process_title(nodes, backends):
-    ring = Ring(nodes, 2, config="verbose_proctitle = yes\n")
+    ring = Ring(nodes, 2, config="""
+verbose_proctitle = yes
+service director {
+  unix_listener my-authreply {
+  }
+}
+""")
     ring.wait(2)
     first, second = ring.members
     titles = [Titles(member) for member in ring.members]
     for title in titles:
         title.wait(r"\[0 users, 0\+0 req/s, 0\+0 kB/s\]$")
-    users = ["title%d" % i for i in range(100)]
-    assert clients.deliver(first.path("lmtp"), *users) == {}
+    # enough for a kB in a second
+    add_users(first, 1000, "title")
     titles[0].wait(r"\[\d+ users, [1-9]\d*\+0 req/s, \d+\+[1-9]\d* kB/s\]$")
     titles[1].wait(r"\[\d+ users, 0\+[1-9]\d* req/s, [1-9]\d*\+\d+ kB/s\]$")
-    titles[1].wait(r"\[100 users, 0\+0 req/s, 0\+0 kB/s\]$")
+    titles[1].wait(r"\[1000 users, 0\+0 req/s, 0\+0 kB/s\]$")
     session = clients.imap(first.ip, "title1")
     stopped = first.pids("imap-login")
     for pid in stopped:
@@ -226,8 +233,8 @@ def test_process_title(nodes, backends):
         second.doveadm("director", "move", "title1",
                        other_backend(backend_of(first, "title1")))
         login = LaterLogin(second.ip, "title1")
-        titles[0].wait(r"\[100 users, 1 moving, 1 kicking, ")
-        titles[1].wait(r"\[100 users, 1 delayed, 1 moving, ")
+        titles[0].wait(r"\[1000 users, 1 moving, 1 kicking, ")
+        titles[1].wait(r"\[1000 users, 1 delayed, 1 moving, ")
         login.join(0)
         assert login.session is None
     finally:
