@@ -241,10 +241,10 @@ passdb static {
 
 @pytest.fixture(scope="module")
 def certificates(short_tmp):
-    """A CA, and a certificate for two backends' addresses"""
+    """A CA, and a certificate for two backends' addresses, and a name"""
     folder = short_tmp + "/tls"
     os.mkdir(folder)
-    san = "subjectAltName=IP:127.0.0.31,IP:127.0.0.32"
+    san = "subjectAltName=IP:127.0.0.31,IP:127.0.0.32,DNS:localhost"
     clients.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                 "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
                 "/CN=Test CA", "-addext",
@@ -324,6 +324,19 @@ def test_tls(nodes, tls_backends, certificates, fields, protocols):
     for protocol in protocols:
         clients.visit(protocol, director.ip, "jane")
     assert len(set(went_to(tls_backends, "jane", count=len(protocols)))) == 1
+
+
+def test_tls_by_name(nodes, certificates, relay):
+    """A backend that is configured by name has that in its certificate."""
+    backend = nodes.backend("tlsname", "127.0.0.1 ::1",
+                            config=TLS_CONFIG.format(certificates))
+    director = nodes.director(
+        "localhost", listen="127.0.0.10",
+        passdb=TLS_PASSDB % ("ssl = yes", certificates + "/ca.crt"))
+    clients.visit("imap", director.ip, "jane")
+    assert director.user_status("jane")["status"].split()[0] in (
+        "127.0.0.1", "::1")
+    wait_for(backend.visits, "the visit")
 
 
 def test_wrong_certificate_is_refused(nodes, certificates, relay):
