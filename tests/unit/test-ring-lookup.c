@@ -179,12 +179,29 @@ static void test_recent_users(void **state ATTR_UNUSED)
 	assert_not_said(left, "USER|");
 }
 
+/* A new neighbour may have flushed them already, and have told it before. */
+static void test_recent_users_flushed(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(4, &left, &right);
+	in(right, "USER|7|10.1.0.1|%u", (unsigned int)now.wall);
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_said(left, "USER|7|");
+	ring_syncs(left, right);
+	in(left, "HOST-FLUSH|10.0.0.1|9090|1|10.1.0.1");
+	assert_said(left, "HOST-FLUSH|10.0.0.2|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_new_users_meanwhile),
 		ring_test(test_new_users_forgotten),
 		ring_test(test_recent_users),
+		ring_test(test_recent_users_flushed),
 	};
 
 	return run_test_cases(tests);

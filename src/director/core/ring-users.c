@@ -49,6 +49,19 @@ user_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r)
 	msg_r->instance = ring->self->instance;
 }
 
+/* That is told now: a HOST-FLUSH may be on its way here. */
+static void
+told_message(struct ring *ring, user_idx_t idx, struct ring_message *msg_r,
+	     const struct director_time *now)
+{
+	struct director *director = ring->director;
+
+	backend_by_slot(director->backends,
+			user_table_slot(director->users, idx))->told_msecs =
+		I_MAX(now->msecs, 1);
+	user_message(ring, idx, msg_r);
+}
+
 static void
 user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 	  const struct director_time *now)
@@ -63,10 +76,7 @@ user_tell(struct ring *ring, user_idx_t idx, const struct ring_member *except,
 		   once, and this is how they agree.) */
 		return;
 	}
-	backend_by_slot(director->backends,
-			user_table_slot(director->users, idx))->told_msecs =
-		I_MAX(now->msecs, 1);
-	user_message(ring, idx, &msg);
+	told_message(ring, idx, &msg, now);
 	ring_broadcast_user(ring, except, &msg, msg.timestamp, now);
 }
 
@@ -105,11 +115,7 @@ void ring_users_tell_recent(struct ring *ring, struct ring_peer *peer,
 		    (user_table_flags(director->users, idx) &
 		     (USER_FLAG_WEAK | USER_FLAG_MOVING)) != 0)
 			continue;
-		backend_by_slot(director->backends,
-				user_table_slot(director->users,
-						idx))->told_msecs =
-			I_MAX(now->msecs, 1);
-		user_message(ring, idx, &msg);
+		told_message(ring, idx, &msg, now);
 		ring_send(ring, peer, &msg);
 	}
 }
