@@ -91,6 +91,41 @@ static void test_new_users_meanwhile(void **state ATTR_UNUSED)
 	backends_deinit(&test_before);
 }
 
+/* He is near expiry and where hashing puts him, but didn't put him a moment ago:
+   others may have forgotten him before they heard of it. */
+static void test_old_user_meanwhile(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	struct test_lookup *lookup;
+	const char *jane, *joe;
+
+	ring_of(3, &left, &right);
+	test_before = backends_init();
+	(void)backend_add(test_before, ip_of("10.1.0.1"), NULL, "", 100);
+	(void)backend_add(test_before, ip_of("10.1.0.2"), NULL, "", 100);
+	left_changes(left, 1, "10.1.0.2", 50);
+	jane = new_user("10.1.0.2", "10.1.0.1");
+	joe = new_user("10.1.0.1", "10.1.0.1");
+	/* (as it was before jane's backend was the other one) */
+	left_changes(left, 2, "10.1.0.2", 100);
+	ring_syncs(left, right);
+	for (unsigned int i = 0; i < 2; i++) {
+		in(left, "USER|%u|10.1.0.1|%u", test_hash(i == 0 ? jane : joe),
+		   TEST_WALL - TEST_EXPIRE + 3);
+	}
+	left_changes(left, 3, "10.1.0.2", 50);
+	assert_false(ring_is_synced(director_ring(director)));
+	assert_string_equal(where(joe), "10.1.0.1");
+	lookup = test_lookup(jane);
+	ring_end();
+	assert_int_equal(lookup->state, 0);
+	ring_syncs(left, right);
+	test_run();
+	assert_int_equal(lookup->state, 1);
+	assert_string_equal(known(jane, ""), "10.1.0.1");
+	backends_deinit(&test_before);
+}
+
 /* More changes than are remembered: everybody waits. */
 static void test_new_users_forgotten(void **state ATTR_UNUSED)
 {
@@ -199,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ring_test(test_new_users_meanwhile),
+		ring_test(test_old_user_meanwhile),
 		ring_test(test_new_users_forgotten),
 		ring_test(test_recent_users),
 		ring_test(test_recent_users_flushed),

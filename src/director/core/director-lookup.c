@@ -81,7 +81,8 @@ director_new_user_backend(struct director *director,
 }
 
 /* Another backend than the user's: he goes back to where hashing puts him when
-   he isn't used any more. */
+   he isn't used any more. While a change of the backends goes round, others may
+   have forgotten him and put him where hashing put him before. */
 static bool
 director_user_leaves(struct director *director, user_idx_t idx,
 		     const char *tag, const struct director_time *now)
@@ -92,6 +93,12 @@ director_user_leaves(struct director *director, user_idx_t idx,
 	if ((user_table_flags(users, idx) & USER_FLAG_LEASED) != 0 ||
 	    !user_table_is_near_expiry(users, idx, now->wall))
 		return FALSE;
+	if (!ring_is_synced(director->ring)) {
+		hashed = backend_by_hash_unchanged(director->backends, tag,
+						   user_table_hash(users, idx));
+		return hashed == NULL ||
+			hashed->slot != user_table_slot(users, idx);
+	}
 	hashed = backend_by_hash(director->backends, tag,
 				 user_table_hash(users, idx));
 	return hashed != NULL && hashed->slot != user_table_slot(users, idx);
