@@ -169,6 +169,41 @@ static void test_users_before_handshake_are_limited(void **state ATTR_UNUSED)
 			 TEST_EARLY_USERS_MAX);
 }
 
+/* Others agree that nobody uses him. When two parts of the ring meet, one of them
+   is in it already: told on as USER it would be an objection. */
+static void test_weak_user_of_the_other_part(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	uint32_t hash = test_hash("jane");
+
+	ring_of(4, &left, &right);
+	in(right, "USER-WEAK|10.0.0.3|9090|5|%u|10.1.0.1", hash);
+	for (unsigned int i = 0; i < 20; i++) {
+		in(left, "PING|%u|0", TEST_WALL);
+		in(right, "PING|%u|0", TEST_WALL);
+		test_pass(1000);
+	}
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, t_strdup_printf(
+		"U|%u|10.1.0.1|%lld|w", hash, (long long)now.wall));
+	assert_not_said(right, t_strdup_printf("USER|%u|", hash));
+
+	/* Here nobody had asked yet. */
+	in(right, "USER|%u|10.1.0.1|%lld", test_hash("joe"),
+	   (long long)now.wall - TEST_EXPIRE * 2 / 3);
+	assert_string_equal(known("joe", ""), "10.1.0.1");
+	forget_sent();
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, t_strdup_printf(
+		"U|%u|10.1.0.1|%lld|w", test_hash("joe"), (long long)now.wall));
+	assert_not_said(right, t_strdup_printf("USER|%u|", test_hash("joe")));
+	assert_int_equal(user_table_flags(director_users(director),
+					  test_user("joe", "")),
+			 USER_FLAG_WEAK);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +214,7 @@ int main(void)
 		ring_test(test_users_told_before_handshake),
 		ring_test(test_users_flushed_before_handshake),
 		ring_test(test_users_before_handshake_are_limited),
+		ring_test(test_weak_user_of_the_other_part),
 	};
 
 	return run_test_cases(tests);

@@ -240,7 +240,8 @@ refresh_known(struct ring *ring, const struct ring_message *msg,
 			user_table_set_flags(users, idx, USER_FLAG_WEAK, 0);
 			set_backend(ring->director, idx, backend);
 		}
-		result = REFRESH_CHANGED;
+		if (!same)
+			result = REFRESH_CHANGED;
 	} else if (!same) {
 		/* What we remember from before ends anyway when we have
 		   joined, and he may have been moved meanwhile. */
@@ -262,7 +263,8 @@ refresh_known(struct ring *ring, const struct ring_message *msg,
 	}
 	if (timestamp > old_timestamp) {
 		user_table_set_timestamp(users, idx, timestamp);
-		if (result == REFRESH_SAME &&
+		/* (told as USER it would be an objection) */
+		if (result == REFRESH_SAME && !weak &&
 		    ring_refresh_is_due(ring, user_table_hash(users, idx),
 					old_timestamp, timestamp))
 			result = REFRESH_CHANGED;
