@@ -204,6 +204,35 @@ static void test_weak_user_of_the_other_part(void **state ATTR_UNUSED)
 			 USER_FLAG_WEAK);
 }
 
+/* Our left is gone, is started again, says so, and isn't heard of any more: until
+   then its login processes had a director. */
+static void test_lost_again(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_of(3, &left, &right);
+	assert_false(is_lost("10.0.0.1"));
+	ring_peer_closed(director, left->peer, "reset", &now);
+	left->peer = NULL;
+	test_pass(14000);
+	assert_true(is_lost("10.0.0.1"));
+	left = incoming("10.0.0.1");
+	greet(left, "10.0.0.1", 10, TEST_INSTANCE_LEFT + 1);
+	for (i = 0; i < 3; i++) {
+		test_pass(4900);
+		assert_true(is_lost("10.0.0.1"));
+		/* That one has said so already. */
+		greet(incoming("10.0.0.1"), "10.0.0.1", 10,
+		      TEST_INSTANCE_LEFT + 1);
+	}
+	test_pass(400);
+	assert_false(is_lost("10.0.0.1"));
+	/* nor is it, if it is the process that was lost */
+	greet(incoming("10.0.0.1"), "10.0.0.1", 10, TEST_INSTANCE_LEFT);
+	assert_false(is_lost("10.0.0.1"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +244,7 @@ int main(void)
 		ring_test(test_users_flushed_before_handshake),
 		ring_test(test_users_before_handshake_are_limited),
 		ring_test(test_weak_user_of_the_other_part),
+		ring_test(test_lost_again),
 	};
 
 	return run_test_cases(tests);

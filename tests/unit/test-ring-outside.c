@@ -140,6 +140,101 @@ static void test_broken_and_silent(void **state ATTR_UNUSED)
 	assert_true(ring_is_alone(director_ring(director)));
 }
 
+/* -- Who isn't in the ring -- */
+
+/* The one that we wait for to be connected with */
+static struct test_conn *connecting_to(const char *ip)
+{
+	struct test_conn *conn;
+
+	array_foreach_elem(&test_conns, conn) {
+		if (!conn->incoming && conn->peer != NULL &&
+		    net_ip_compare(&conn->peer->source_ip, ip_of(ip)))
+			return conn;
+	}
+	fail_msg("not connecting to %s", ip);
+	return NULL;
+}
+
+static struct test_conn *right_is(const char *ip, unsigned int instance)
+{
+	struct test_conn *conn = connecting_to(ip);
+
+	ring_peer_connected(director, conn->peer, &now);
+	greet(conn, ip, 10, instance);
+	in(conn, "DONE");
+	return conn;
+}
+
+/* Our right is gone, and he who comes after it hangs. He was none of our
+   neighbours; the one that knew that he hangs is gone. */
+static void test_skipped_is_lost(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_of(5, &left, &right);
+	in(left, "SYNC|10.0.0.4|9090|3|10|%u|0|444", TEST_WALL);
+	broken(right);
+	test_pass(500);
+	test_pass(500);
+	(void)right_is("10.0.0.5", 555);
+	assert_true(is_lost("10.0.0.3"));
+	assert_true(is_lost("10.0.0.4"));
+	assert_false(is_lost("10.0.0.5"));
+	/* That was sent before. */
+	in(left, "SYNC|10.0.0.4|9090|4|10|%u|0|444", TEST_WALL);
+	assert_true(is_lost("10.0.0.4"));
+	/* He goes on. */
+	(void)right_is("10.0.0.4", 444);
+	assert_true(is_lost("10.0.0.4"));
+	in(left, "SYNC|10.0.0.4|9090|5|10|%u|0|444", TEST_WALL);
+	assert_false(is_lost("10.0.0.4"));
+	assert_true(is_lost("10.0.0.3"));
+}
+
+static void test_alone_all_are_lost(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_of(4, &left, &right);
+	test_pass(2000);
+	broken(left);
+	broken(right);
+	for (i = 3; i <= 5; i++) {
+		assert_false(is_lost("10.0.0.4"));
+		broken(connecting_to(i == 5 ? "10.0.0.1" :
+				     t_strdup_printf("10.0.0.%u", i)));
+		test_pass(10);
+	}
+	assert_true(ring_is_alone(director_ring(director)));
+	assert_true(is_lost("10.0.0.4"));
+}
+
+/* Who has just started doesn't know that he was gone before. */
+static void test_lost_long_ago(void **state ATTR_UNUSED)
+{
+	struct test_conn *left;
+
+	ring_start(2, 4);
+	test_pass(500);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
+			  "DIRECTOR-LOST|10.0.0.3|9090|60000|333");
+	assert_false(is_lost("10.0.0.3"));
+	(void)right_is("10.0.0.4", 444);
+	assert_false(is_lost("10.0.0.3"));
+	/* we know it */
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_said(left, "DIRECTOR-LOST|10.0.0.3|9090|60000|333");
+
+	/* Who isn't new knows better: he is back, or wasn't with us. */
+	in(left, "SYNC|10.0.0.4|9090|3|10|%u|0|444", TEST_WALL);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
+			  "DIRECTOR-LOST|10.0.0.4|9090|60000|444");
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_not_said(left, "DIRECTOR-LOST|10.0.0.4|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +244,9 @@ int main(void)
 		ring_test(test_outside),
 		ring_test(test_started_meanwhile),
 		ring_test(test_started_while_connecting),
+		ring_test(test_skipped_is_lost),
+		ring_test(test_alone_all_are_lost),
+		ring_test(test_lost_long_ago),
 	};
 
 	return run_test_cases(tests);

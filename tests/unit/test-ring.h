@@ -273,6 +273,18 @@ static inline unsigned int test_vhosts(const char *ip)
 	return backend == NULL ? 0 : backend->vhosts;
 }
 
+/* May he have sessions that nobody sees? */
+static inline bool is_lost(const char *ip)
+{
+	const struct ring_address address = address_of(ip);
+	const struct ring_member *member;
+
+	member = ring_member_lookup(ring_get_members(director_ring(director)),
+				    &address);
+	return member->lost_msecs != 0 && now.msecs < member->lost_msecs +
+						      test_set.lost_grace_msecs;
+}
+
 /* Our last SYNC comes back, with that minor version unless NULL. */
 static inline void
 ring_sync_returns(struct test_conn *left, struct test_conn *right,

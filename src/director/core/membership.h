@@ -111,6 +111,8 @@ struct ring_member {
 	uint64_t lost_msecs;
 	uint64_t lost_instance;
 	bool lost_connected;
+	/* Which later one has said ME; 0 = none */
+	uint64_t lost_heard;
 	/* Nobody has told us yet whether it was lost before we started. */
 	bool lost_assumed;
 	/* When we connected to it last, when we were told to, when that was

@@ -24,6 +24,31 @@ left_distance(struct ring *ring, const struct ring_member *member)
 	return distance == 0 ? UINT_MAX : distance;
 }
 
+bool ring_is_skipped(struct ring *ring, const struct ring_member *member)
+{
+	return ring->right != NULL && ring_right_distance(ring, member) <
+		ring_right_distance(ring, ring->right->member);
+}
+
+/* Whoever is between us and our right, or anybody else if we are alone, isn't in
+   the ring. Its neighbours have noticed it when it went, but maybe they are gone
+   themselves, or it was never among theirs since they started. */
+static void lose_skipped(struct ring *ring, const struct director_time *now)
+{
+	struct ring_member *const *list;
+	unsigned int i, count;
+
+	list = ring_members_sorted(ring->members, &count);
+	for (i = 0; i < count; i++) {
+		if (list[i]->self || list[i]->lost_msecs != 0 ||
+		    (ring->right != NULL && !ring_is_skipped(ring, list[i])))
+			continue;
+		ring_member_lost(list[i], now);
+		/* its next SYNC counts, whoever it is connected to */
+		list[i]->lost_connected = TRUE;
+	}
+}
+
 static bool have_others(struct ring *ring)
 {
 	struct ring_member *const *list;
@@ -79,6 +104,7 @@ static void run_alone(struct ring *ring, const struct director_time *now)
 		ring_peer_end(ring, ring->left, "This connection is dead?");
 		ring->neighbours_changed = FALSE;
 	}
+	lose_skipped(ring, now);
 	ring->min_minor = RING_PROTOCOL_MINOR;
 	ring->handshaked = TRUE;
 	ring->sync_needed = FALSE;
@@ -350,6 +376,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		}
 	}
 	(void)ring_member_restarted(member, msg->instance);
+	ring_member_heard(member, msg->instance, now);
 	if (msg->even_clock != 0) {
 		ring_member_set_clock(member, msg->even_clock, now->wall,
 				      now->msecs);
@@ -443,6 +470,7 @@ done_outgoing(struct ring *ring, struct ring_peer *peer,
 	}
 	ring->right = peer;
 	ring->neighbours_changed = TRUE;
+	lose_skipped(ring, now);
 	ring_sync_again(ring, now);
 }
 

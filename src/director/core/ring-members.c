@@ -216,10 +216,14 @@ void ring_send_lost(struct ring *ring, struct ring_peer *peer,
 
 	list = ring_members_sorted(ring->members, &count);
 	for (i = 0; i < count; i++) {
-		if (!ring_member_is_lost(ring->director, list[i], now))
+		/* (of long ago, too: who has just started can't know it) */
+		if (list[i]->lost_msecs == 0 || list[i]->removed ||
+		    (list[i]->lost_assumed &&
+		     !ring_member_is_lost(ring->director, list[i], now)))
 			continue;
 		msg.director = list[i]->address;
-		msg.lost_msecs = now->msecs - list[i]->lost_msecs;
+		msg.lost_msecs = I_MIN(now->msecs - list[i]->lost_msecs,
+				       UINT32_MAX);
 		msg.instance = list[i]->lost_instance;
 		ring_send(ring, peer, &msg);
 	}
@@ -237,7 +241,8 @@ void ring_handle_director_lost(struct ring *ring, struct ring_peer *peer,
 	/* Without instance the sender has only started. */
 	if (member == NULL || member->self || member == peer->member ||
 	    (msg->instance == 0 && !member->lost_assumed) ||
-	    member->sync_msecs > lost_msecs ||
+	    (msg->lost_msecs >= ring->director->set.lost_grace_msecs &&
+	     !member->lost_assumed) || member->sync_msecs > lost_msecs ||
 	    (ring_member_is_lost(ring->director, member, now) &&
 	     !member->lost_assumed))
 		return;

@@ -277,6 +277,8 @@ void ring_handle_connect(struct ring *ring, struct ring_peer *peer,
 			 const struct director_time *now);
 /* -- ring-members.c: who belongs to it -- */
 
+/* Is it between us and our right? Then it isn't in the ring now. */
+bool ring_is_skipped(struct ring *ring, const struct ring_member *member);
 /* Adds a director that isn't known, and logs by whom. */
 struct ring_member *
 ring_member_new(struct ring *ring, const struct ring_address *address,
@@ -479,6 +481,21 @@ ring_member_lost(struct ring_member *member, const struct director_time *now)
 	member->lost_msecs = now->msecs;
 	member->lost_instance = member->instance;
 	member->lost_connected = member->lost_assumed = FALSE;
+	member->lost_heard = 0;
+}
+
+/* Its process says ME. Is it another one than the one that was lost, then its
+   login processes have had a director since: it is lost from now on, if it
+   isn't back soon. */
+static inline void
+ring_member_heard(struct ring_member *member, uint64_t instance,
+		  const struct director_time *now)
+{
+	if (member->lost_msecs != 0 && instance != member->lost_instance &&
+	    instance != member->lost_heard) {
+		member->lost_heard = instance;
+		member->lost_msecs = now->msecs;
+	}
 }
 
 /* We start: whoever knew may have started again, too. */

@@ -333,8 +333,9 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 	}
 	origin->sync_msecs = now->msecs;
 	/* Was it sent after we had lost it, then waves pass it again. */
-	if (peer == ring->left && (origin->lost_connected ||
-				   msg->instance > origin->lost_instance))
+	if (peer == ring->left && !ring_is_skipped(ring, origin) &&
+	    (origin->lost_connected || msg->instance > origin->lost_instance ||
+	     !ring_member_is_lost(ring->director, origin, now)))
 		origin->lost_msecs = 0;
 	if (!check_hosts(ring, origin, msg, now))
 		return;
