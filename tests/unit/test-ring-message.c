@@ -310,7 +310,7 @@ static void test_too_many_arguments(void **state ATTR_UNUSED)
 	/* the longest form of what has optional arguments */
 	static const char *const longest[] = {
 		"VERSION\tdirector\t1\t9",
-		"ME\t10.0.0.1\t9090\t1\t2\t3",
+		"ME\t10.0.0.1\t9090\t1\t2\t3\t4",
 		"HOST-HAND-START\t1",
 		"DONE\t1",
 		"U\t5\t10.0.0.2\t1\tw",

@@ -262,6 +262,26 @@ static void test_director_without_instance(void **state ATTR_UNUSED)
 	assert_said(right, "HOST|10.0.0.4|9090|1|10.1.0.1|50|");
 }
 
+/* He says when he was added. */
+static struct test_conn *says_me(const char *ip, unsigned int changed)
+{
+	struct test_conn *conn = incoming(ip);
+
+	assert_non_null(conn);
+	in(conn, "VERSION|director|1|10");
+	in(conn, "ME|%s|9090|%u|444|%u|%u", ip, TEST_WALL, TEST_WALL, changed);
+	return conn;
+}
+
+static void assert_refused(const char *ip, unsigned int changed)
+{
+	struct test_conn *conn = says_me(ip, changed);
+
+	assert_null(conn->peer);
+	assert_said(conn, "QUIT|Was removed from the ring");
+	assert_not_said(conn, "DIRECTOR");
+}
+
 static void test_director_removed(void **state ATTR_UNUSED)
 {
 	static const char *const ips[] = { "10.0.0.4", "10.0.0.9" };
@@ -277,19 +297,19 @@ static void test_director_removed(void **state ATTR_UNUSED)
 		forget_sent();
 		in(left, "%s", removed);
 		assert_said(right, removed);
-		assert_null(incoming(ips[i]));
+		assert_refused(ips[i], 4000);
 
 		/* who was apart doesn't bring it back */
 		forget_sent();
 		in(right, "DIRECTOR|%s|9090|4000", ips[i]);
 		assert_said(right, removed);
 		assert_not_said(left, "DIRECTOR|");
-		assert_null(incoming(ips[i]));
+		assert_refused(ips[i], 4000);
 
 		in(right, "DIRECTOR|%s|9090|6000", ips[i]);
 		assert_said(left, t_strdup_printf("DIRECTOR|%s|9090|6000",
 						  ips[i]));
-		assert_non_null(incoming(ips[i]));
+		assert_not_said(says_me(ips[i], 0), "QUIT");
 
 		/* Two that were apart, at the same time: were each to teach
 		   the other one, they'd go on for ever. */
@@ -299,12 +319,21 @@ static void test_director_removed(void **state ATTR_UNUSED)
 		in(right, "%s", removed);
 		assert_said(left, removed);
 		assert_not_said(right, "DIRECTOR|");
-		assert_null(incoming(ips[i]));
+		assert_refused(ips[i], 4000);
 		forget_sent();
 		in(left, "DIRECTOR|%s|9090|6000", ips[i]);
 		assert_said(left, removed);
-		assert_null(incoming(ips[i]));
+		assert_refused(ips[i], 4000);
 	}
+	/* He was added again where we didn't hear of it, and knows it. */
+	forget_sent();
+	assert_not_said(says_me("10.0.0.4", 6001), "QUIT");
+	assert_said(left, "DIRECTOR|10.0.0.4|9090|6001|444");
+	in(left, "DIRECTOR-REMOVE|10.0.0.4|9090|6000");
+	assert_not_said(says_me("10.0.0.4", 6001), "QUIT");
+	/* (2.3 doesn't say) */
+	in(left, "DIRECTOR-REMOVE|10.0.0.4|9090");
+	assert_refused("10.0.0.4", 6001);
 }
 
 static void test_pending(void **state ATTR_UNUSED)

@@ -125,8 +125,7 @@ bool ring_members_have_ip(struct ring_members *members,
 	struct ring_member *member;
 
 	array_foreach_elem(&members->list, member) {
-		if (!member->removed &&
-		    net_ip_compare(&member->address.ip, ip))
+		if (net_ip_compare(&member->address.ip, ip))
 			return TRUE;
 	}
 	return FALSE;

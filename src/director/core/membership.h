@@ -141,7 +141,7 @@ ring_member_lookup(struct ring_members *members,
 /* The one that told this instance, which isn't 0; NULL if none. */
 struct ring_member *
 ring_member_by_instance(struct ring_members *members, uint64_t instance);
-/* Is a member that isn't removed at this address, on whatever port? */
+/* Is a member at this address, on whatever port, maybe one that is removed? */
 bool ring_members_have_ip(struct ring_members *members,
 			  const struct ip_addr *ip);
 

@@ -298,9 +298,10 @@ member_of_me(struct ring *ring, struct ring_peer *peer,
 		ring_peer_fail(ring, peer, FALSE, now,
 			       "Connection from self, dropping");
 		return NULL;
-	} else if (member->removed) {
-		ring_peer_fail(ring, peer, FALSE, now,
-			       "Was removed from the ring");
+	} else if (member->removed &&
+		   !ring_member_returns(ring, member, msg->changed)) {
+		ring_log_unlisted(ring, &peer->source_ip, now);
+		ring_peer_end(ring, peer, "Was removed from the ring");
 		return NULL;
 	}
 	return member;

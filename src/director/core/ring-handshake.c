@@ -41,6 +41,7 @@ void ring_greet(struct ring *ring, struct ring_peer *peer,
 		.has_timestamp = TRUE,
 		.instance = ring->self->instance,
 		.even_clock = now->wall,
+		.changed = ring->self->changed,
 	};
 
 	ring_send(ring, peer, &version);

@@ -57,6 +57,17 @@ ring_member_new(struct ring *ring, const struct ring_address *address,
 	return member;
 }
 
+bool ring_member_returns(struct ring *ring, struct ring_member *member,
+			 uint64_t changed)
+{
+	if (changed <= member->changed)
+		return FALSE;
+	log_added(ring, member, member->name);
+	member->removed = FALSE;
+	member->changed = changed;
+	return TRUE;
+}
+
 bool ring_member_has_peer(struct ring *ring, const struct ring_member *member)
 {
 	const struct ring_peer *peer;

@@ -230,6 +230,13 @@ ring_log_refused(struct ring *ring, const struct ip_addr *source_ip,
 	}
 }
 
+void ring_log_unlisted(struct ring *ring, const struct ip_addr *source_ip,
+		       const struct director_time *now)
+{
+	ring_log_refused(ring, source_ip, "Server not listed in "
+			 "director_servers, dropping", now);
+}
+
 struct ring_peer *
 ring_peer_accept(struct director *director, const struct ip_addr *source_ip,
 		 const struct director_time *now)
@@ -241,8 +248,7 @@ ring_peer_accept(struct director *director, const struct ip_addr *source_ip,
 	/* (without a ring there is only we ourself, who doesn't connect) */
 	if (ring->set.self.port == 0 ||
 	    !ring_members_have_ip(ring->members, source_ip)) {
-		ring_log_refused(ring, source_ip, "Server not listed in "
-				 "director_servers, dropping", now);
+		ring_log_unlisted(ring, source_ip, now);
 		return NULL;
 	}
 	for (peer = ring->peers; peer != NULL; peer = peer->next) {

@@ -209,6 +209,9 @@ void ring_originate(struct ring *ring, struct ring_message *msg);
 /* Is it from somebody whose sequence number it carries? If it is new: returns
    TRUE; one of an unknown director becomes ours. */
 bool ring_accept(struct ring *ring, struct ring_message *msg);
+/* Says that one connects who isn't a member. */
+void ring_log_unlisted(struct ring *ring, const struct ip_addr *source_ip,
+		       const struct director_time *now);
 /* The connection ends: the peer gets QUIT with the reason if not NULL. Nothing
    is freed before the end of the event. */
 void ring_peer_end(struct ring *ring, struct ring_peer *peer,
@@ -289,6 +292,11 @@ ring_member_new(struct ring *ring, const struct ring_address *address,
 bool ring_members_make_room(struct ring *ring,
 			    const struct ring_address *address,
 			    const struct director_time *now);
+/* A removed member says that it was added at that time (struct ring_message). If
+   that was later, somebody has added it while he and we were apart: it is one
+   again. */
+bool ring_member_returns(struct ring *ring, struct ring_member *member,
+			 uint64_t changed);
 /* Does a connection to it exist, maybe one that is about to be closed? */
 bool ring_member_has_peer(struct ring *ring, const struct ring_member *member);
 /* Tells all except one's connections of the member. */
