@@ -69,6 +69,25 @@ static void test_outside(void **state ATTR_UNUSED)
 	assert_not_said(returns("10.0.0.1"), "QUIT");
 }
 
+/* When we would go on alone somebody else has just said who he is: we wait for
+   what he has to say, but not for ever. */
+static void test_outside_but_greeted(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *next;
+	struct ring *ring;
+
+	next = right_hangs(&left);
+	ring = director_ring(director);
+	in(next, "CONNECT|10.0.0.3|9090");
+	assert_said(left, "QUIT|Can't reach 10.0.0.3:9090");
+	test_pass(2100);
+	greet(connected(), "10.0.0.4", 10, 444);
+	test_pass(4800);
+	assert_false(ring_is_synced(ring));
+	test_pass(300);
+	assert_true(ring_is_alone(ring));
+}
+
 /* He was started while we were connecting to him: that says nothing. */
 static void test_started_meanwhile(void **state ATTR_UNUSED)
 {
@@ -103,16 +122,25 @@ static void test_started_while_connecting(void **state ATTR_UNUSED)
 				   ip_of("10.0.0.3")));
 }
 
-/* The other one accepts a connection, so he lives; it breaks before he has said
-   anything. Only if that happens twice are we alone. */
+/* The other one wasn't there at first. Then he accepts connections, so he lives,
+   but each breaks before he has said anything. We are alone only if that goes
+   on. */
 static void test_broken_connection(void **state ATTR_UNUSED)
 {
+	struct ring *ring;
+	unsigned int i;
+
 	ring_start(1, 2);
-	broken(connected());
-	test_pass(3500);
-	assert_false(ring_is_synced(director_ring(director)));
-	broken(connected());
-	assert_true(ring_is_alone(director_ring(director)));
+	ring = director_ring(director);
+	broken(conn_out());
+	for (i = 0; i < 5; i++) {
+		test_pass(2000);
+		broken(connected());
+	}
+	test_pass(1900);
+	assert_false(ring_is_synced(ring));
+	test_pass(200);
+	assert_true(ring_is_alone(ring));
 }
 
 /* He did, but isn't there any more. */
@@ -134,9 +162,9 @@ static void test_broken_and_silent(void **state ATTR_UNUSED)
 	broken(connected());
 	test_pass(2100);
 	(void)connected();
-	test_pass(2800);
+	test_pass(9800);
 	assert_false(ring_is_synced(director_ring(director)));
-	test_pass(200);
+	test_pass(300);
 	assert_true(ring_is_alone(director_ring(director)));
 }
 
@@ -242,6 +270,7 @@ int main(void)
 		ring_test(test_broken_and_gone),
 		ring_test(test_broken_and_silent),
 		ring_test(test_outside),
+		ring_test(test_outside_but_greeted),
 		ring_test(test_started_meanwhile),
 		ring_test(test_started_while_connecting),
 		ring_test(test_skipped_is_lost),

@@ -17,10 +17,9 @@ struct ring_members;
 #define RING_RETRY_REFUSED_MIN_MSECS 2000
 #define RING_RETRY_REFUSED_MAX_MSECS 60000
 
-/* A member that accepts a connection lives. If that connection breaks, the first
-   one that does, it is tried once more before we believe to be alone, at most so
-   long. */
-#define RING_BROKE_MSECS 5000
+/* A member that accepts a connection lives. If that connection breaks, so long,
+   since the first one that did, we don't believe to be alone. */
+#define RING_BROKE_MSECS 10000
 
 /* Whatever happened, it isn't connected to again before, unless another director
    tells us to. */

@@ -193,6 +193,25 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 	return trying;
 }
 
+/* Somebody whom we connected to has said who he is, a moment ago: he lives. */
+static bool
+is_being_greeted(struct ring *ring, const struct director_time *now,
+		 uint64_t *deadline)
+{
+	const struct ring_peer *peer;
+
+	for (peer = ring->peers; peer != NULL; peer = peer->next) {
+		if (!peer->incoming && !peer->dead &&
+		    peer->state == RING_PEER_HANDSHAKING &&
+		    now->msecs - peer->created_msecs < RING_GREETED_MSECS) {
+			ring_deadline_min(deadline, peer->created_msecs +
+					  RING_GREETED_MSECS);
+			return TRUE;
+		}
+	}
+	return FALSE;
+}
+
 void ring_connect_run(struct ring *ring, const struct director_time *now)
 {
 	uint64_t deadline = UINT64_MAX;
@@ -203,7 +222,8 @@ void ring_connect_run(struct ring *ring, const struct director_time *now)
 	wait = ring->set.self.port != 0 &&
 		connect_candidates(ring, now, TRUE, &deadline);
 	if (ring_is_outside(ring, now))
-		wait = !ring_outside_is_sure(ring, now);
+		wait = !ring_outside_is_sure(ring, now) ||
+			is_being_greeted(ring, now, &deadline);
 	if (wait) {
 		ring->half_msecs = 0;
 		return;
@@ -242,6 +262,8 @@ void ring_connect_deadline(struct ring *ring, const struct director_time *now,
 		      RING_ALONE_WAIT_MSECS, now, deadline);
 	deadline_once(ring->half_msecs, RING_HALF_MSECS, now, deadline);
 	ring_outside_deadline(ring, now, deadline);
+	if (ring_is_outside(ring, now))
+		(void)is_being_greeted(ring, now, deadline);
 }
 
 static void

@@ -346,11 +346,13 @@ void ring_peer_connected(struct director *director, struct ring_peer *peer,
 static void peer_broke(struct ring_peer *peer, const struct director_time *now)
 {
 	struct ring_member *member = peer->member;
-	bool first = ring_member_last_failed(member) == 0;
+	uint64_t until = member->broke_until_msecs;
 
 	ring_member_network_failed(member, now->msecs, now->clock);
-	if (first && peer->state != RING_PEER_CONNECTING)
-		member->broke_until_msecs = now->msecs + RING_BROKE_MSECS;
+	if (peer->state != RING_PEER_CONNECTING) {
+		member->broke_until_msecs = until != 0 ? until :
+			now->msecs + RING_BROKE_MSECS;
+	}
 }
 
 void ring_peer_closed(struct director *director, struct ring_peer *peer,

@@ -38,6 +38,8 @@
 /* Others are in a ring with somebody whom we can't reach: so long we are sure of
    it. It is told anew each time that they are tried. */
 #define RING_OUTSIDE_MSECS 10000
+/* Who has said ME lives. Before we go on alone he has so long to go on. */
+#define RING_GREETED_MSECS 5000
 /* Links of which both ends are ours: PING after so much silence, gone after so
    much. Silence is counted in steps, so that time in which we didn't run
    ourselves counts as one step only. */
