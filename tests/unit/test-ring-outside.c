@@ -199,16 +199,18 @@ static struct test_conn *right_is(const char *ip, unsigned int instance)
 static void test_skipped_is_lost(void **state ATTR_UNUSED)
 {
 	struct test_conn *left, *right;
+	unsigned int i;
 
-	ring_of(5, &left, &right);
+	ring_of(6, &left, &right);
 	in(left, "SYNC|10.0.0.4|9090|3|10|%u|0|444", TEST_WALL);
 	broken(right);
-	test_pass(500);
-	test_pass(500);
-	(void)right_is("10.0.0.5", 555);
+	for (i = 0; i < 3; i++)
+		test_pass(500);
+	(void)right_is("10.0.0.6", 666);
 	assert_true(is_lost("10.0.0.3"));
 	assert_true(is_lost("10.0.0.4"));
-	assert_false(is_lost("10.0.0.5"));
+	assert_true(is_lost("10.0.0.5"));
+	assert_false(is_lost("10.0.0.6"));
 	/* That was sent before. */
 	in(left, "SYNC|10.0.0.4|9090|4|10|%u|0|444", TEST_WALL);
 	assert_true(is_lost("10.0.0.4"));
@@ -218,6 +220,9 @@ static void test_skipped_is_lost(void **state ATTR_UNUSED)
 	in(left, "SYNC|10.0.0.4|9090|5|10|%u|0|444", TEST_WALL);
 	assert_false(is_lost("10.0.0.4"));
 	assert_true(is_lost("10.0.0.3"));
+	/* So does the next one, whom he has connected to. */
+	in(left, "SYNC|10.0.0.5|9090|3|10|%u|0|0", TEST_WALL);
+	assert_false(is_lost("10.0.0.5"));
 }
 
 static void test_alone_all_are_lost(void **state ATTR_UNUSED)
@@ -244,7 +249,7 @@ static void test_lost_long_ago(void **state ATTR_UNUSED)
 {
 	struct test_conn *left;
 
-	ring_start(2, 4);
+	ring_start(2, 5);
 	test_pass(500);
 	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
 			  "DIRECTOR-LOST|10.0.0.3|9090|60000|333");
@@ -255,12 +260,11 @@ static void test_lost_long_ago(void **state ATTR_UNUSED)
 	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
 	assert_said(left, "DIRECTOR-LOST|10.0.0.3|9090|60000|333");
 
-	/* Who isn't new knows better: he is back, or wasn't with us. */
-	in(left, "SYNC|10.0.0.4|9090|3|10|%u|0|444", TEST_WALL);
+	/* Who isn't new knows better: he is in our ring. */
 	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE,
-			  "DIRECTOR-LOST|10.0.0.4|9090|60000|444");
+			  "DIRECTOR-LOST|10.0.0.5|9090|60000|555");
 	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
-	assert_not_said(left, "DIRECTOR-LOST|10.0.0.4|");
+	assert_not_said(left, "DIRECTOR-LOST|10.0.0.5|");
 }
 
 int main(void)

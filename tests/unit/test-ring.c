@@ -334,6 +334,9 @@ static void test_director_removed(void **state ATTR_UNUSED)
 	/* (2.3 doesn't say) */
 	in(left, "DIRECTOR-REMOVE|10.0.0.4|9090");
 	assert_refused("10.0.0.4", 6001);
+	/* So do we. */
+	in(left, "DIRECTOR|10.0.0.2|9090|7000");
+	assert_non_null(strstr(str_c(incoming("10.0.0.4")->sent), "|7000\n"));
 }
 
 static void test_pending(void **state ATTR_UNUSED)
