@@ -26,9 +26,10 @@ director_issue_lease(struct director *director, struct director_lookup *lookup,
 	if (process == NULL)
 		return;
 	/* The plugin connects when it acts on a lease. So one without a plugin
-	   is given a lease now and then: maybe it only dropped an answer. */
+	   is given a few: maybe it only dropped its first answers. */
 	if (!process->plugin_seen &&
-	    process->issued >= (process->plugin_missing ? 1 :
+	    process->issued >= (process->plugin_missing ?
+				SESSION_LEASE_MAX_ISSUED_MISSING :
 				SESSION_LEASE_MAX_ISSUED_WITHOUT_START))
 		return;
 	lease = session_lease_issue(director->leases, process, tag,

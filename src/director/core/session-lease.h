@@ -36,6 +36,9 @@ enum session_lease_state {
 /* Answers outstanding to a login process that never had a plugin; the others
    get no lease. */
 #define SESSION_LEASE_MAX_ISSUED_WITHOUT_START 1024
+/* The same for one that has none, as it seems: maybe all its clients went away
+   so far, and now several log in at once. */
+#define SESSION_LEASE_MAX_ISSUED_MISSING 16
 
 /* In a chain of a hash table */
 struct session_node {
