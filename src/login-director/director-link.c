@@ -152,11 +152,16 @@ static void link_ping_start(struct director_link *link)
 
 static void link_has_no_director(struct director_link *link)
 {
+	unsigned int msecs = link->grace_msecs;
+
 	timeout_remove(&link->to_ping);
 	link->pings = FALSE;
 	if (link->to_grace == NULL) {
-		link->to_grace = timeout_add_short(link->grace_msecs,
-						   link_grace_over, link);
+		/* For others it was lost when it began to hang. */
+		msecs -= msecs / LINK_PINGS * link->unanswered_pings;
+		link->unanswered_pings = 0;
+		link->to_grace = timeout_add_short(msecs, link_grace_over,
+						   link);
 	}
 }
 

@@ -162,6 +162,28 @@ static void test_director_hangs(void **state ATTR_UNUSED)
 	director_link_end(director, &a.session, "closed");
 }
 
+/* It hangs, and then it is gone: there has been none since it hangs. */
+static void test_director_hangs_and_goes(void **state ATTR_UNUSED)
+{
+	struct test_client a;
+	struct timeout *to;
+
+	start(&a, "a1", 1, &ip1, "a");
+	accept_link();
+	send_text(HELLO "GRACE\t300\n");
+	expect("ANNOUNCED\n");
+	answers_pings = FALSE;
+	expect("PING\nPING\nPING\n");
+	test_unlisten();
+	test_disconnect();
+	timed_out = FALSE;
+	to = timeout_add_short(200, test_timeout, (void *)NULL);
+	while (!timed_out && kicked == 0)
+		run_turn();
+	timeout_remove(&to);
+	assert_int_equal(kicked, 1);
+}
+
 static void check_garbage(const void *data, size_t size)
 {
 	struct test_client client;
@@ -355,6 +377,7 @@ int main(void)
 		login_test(test_reconnect),
 		login_test(test_no_director),
 		login_test(test_director_hangs),
+		login_test(test_director_hangs_and_goes),
 		login_test(test_garbage),
 		login_test(test_unknown_commands),
 		login_test(test_director_does_not_read),
