@@ -2,7 +2,7 @@
 
 /* Plays login processes with sessions that stay: their connections to one or
    more directors, the auth process behind these, and either our login plugin's
-   socket, where a KICK ends the sessions, or that of the original's ipc, which
+   socket, where a KICK or KICK-SESSION ends the sessions, or that of the original's ipc, which
    is told that they have ended. Users are numbers.
 
    A line of stdin is a command, whose end is told by a JSON object:
@@ -29,7 +29,7 @@ enum conn_kind { KIND_LISTEN, KIND_AUTH, KIND_LOGIN, KIND_PLUGIN, KIND_IPC,
 		 KIND_CONTROL };
 
 struct session {
-	struct session *hash_next;
+	struct session *hash_next, *token_next;
 	uint64_t started;
 	uint32_t hash;
 	bool live;
@@ -50,7 +50,7 @@ static struct {
 static struct conn **logins, **told;
 static struct conn **dirty;
 static unsigned int dirty_count, ready_count;
-static struct session *sessions, *buckets[BUCKETS];
+static struct session *sessions, *buckets[BUCKETS], *by_token[BUCKETS];
 static unsigned int live, kicked;
 static uint64_t last_news;
 
@@ -146,6 +146,15 @@ static void session_tell(unsigned int user, const char *fmt, ...)
 	mark_dirty(conn);
 }
 
+static struct session **token_bucket(const char *token, size_t len)
+{
+	uint32_t hash = 5381;
+
+	while (len-- > 0)
+		hash = hash * 33 + (unsigned char)*token++;
+	return &by_token[hash % BUCKETS];
+}
+
 static void session_start(unsigned int user, const char *line)
 {
 	struct session *session = &sessions[user], **bucket;
@@ -164,6 +173,9 @@ static void session_start(unsigned int user, const char *line)
 	bucket = &buckets[session->hash % BUCKETS];
 	session->hash_next = *bucket;
 	*bucket = session;
+	bucket = token_bucket(session->token, strlen(session->token));
+	session->token_next = *bucket;
+	*bucket = session;
 	live++;
 	session_tell(user, "START\t%s\t%u\t%s\t%ld\tu%u@example.com\n",
 		     session->token, session->hash, session->host,
@@ -177,6 +189,10 @@ static void session_end(struct session *session, const char *reason)
 	while (*p != session)
 		p = &(*p)->hash_next;
 	*p = session->hash_next;
+	p = token_bucket(session->token, strlen(session->token));
+	while (*p != session)
+		p = &(*p)->token_next;
+	*p = session->token_next;
 	session->live = false;
 	live--;
 	session_tell(session - sessions, "END\t%s\t%s\n", session->token,
@@ -202,6 +218,26 @@ static bool login_line(struct conn *conn, char *line, size_t len)
 	return true;
 }
 
+static void session_kicked(struct session *session)
+{
+	session_end(session, "Kicked");
+	kicked++;
+	last_news = now_ns();
+}
+
+/* KICK-SESSION <token> <reason> */
+static void kick_session(const char *token)
+{
+	size_t len = strcspn(token, "\t");
+	struct session *session = *token_bucket(token, len);
+
+	while (session != NULL && (strlen(session->token) != len ||
+				   memcmp(session->token, token, len) != 0))
+		session = session->token_next;
+	if (session != NULL)
+		session_kicked(session);
+}
+
 /* KICK <hash> <except ip> <reason> */
 static bool plugin_line(struct conn *conn, char *line, size_t len)
 {
@@ -211,6 +247,8 @@ static bool plugin_line(struct conn *conn, char *line, size_t len)
 	uint32_t hash;
 
 	(void)len;
+	if (strncmp(line, "KICK-SESSION\t", 13) == 0)
+		kick_session(line + 13);
 	if (strncmp(line, "KICK\t", 5) != 0)
 		return true;
 	hash = strtoul(line + 5, &except, 10);
@@ -225,9 +263,7 @@ static bool plugin_line(struct conn *conn, char *line, size_t len)
 		    (except_len == strlen(session->host) &&
 		     memcmp(except, session->host, except_len) == 0))
 			continue;
-		session_end(session, "Kicked");
-		kicked++;
-		last_news = now_ns();
+		session_kicked(session);
 	}
 	return true;
 }

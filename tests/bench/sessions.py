@@ -119,6 +119,26 @@ def held_flush(bench, site, source, target, busy):
         bench.add("held cpu", site.side, cpu)
 
 
+def held_list(bench, site):
+    """All are listed, and then ended by one mask, while others log in."""
+    site.rest()
+    with site.others("listed"):
+        start = time.monotonic()
+        count = len(site.admin.command("SESSION-LIST"))
+        bench.add("listed", site.side, time.monotonic() - start)
+    if count != HELD:
+        raise RuntimeError("%d sessions are listed instead of %d" % (count,
+                                                                     HELD))
+    kicked = site.sessions("wait %d" % HELD)["kicked"]
+    with site.others("masked"):
+        start = time.monotonic()
+        reply = site.admin.command("USER-KICK", "u*@example.com", "count")
+        kicked = site.sessions("wait 0")["kicked"] - kicked
+        bench.add("masked", site.side, time.monotonic() - start)
+    if kicked != HELD:
+        raise RuntimeError("only %d sessions were kicked: %s" % (kicked, reply))
+
+
 def held_round(bench):
     source, target = FEW
     with Site(bench, "ours", 1, LOGINS) as site:
@@ -134,6 +154,8 @@ def held_round(bench):
         site.only(target)
         site.sessions("hold %d %d" % (HELD_USERS, HELD))
         held_flush(bench, site, target, source, "held")
+        site.sessions("hold %d %d" % (HELD_USERS, HELD))
+        held_list(bench, site)
 
 
 def measure_held(bench):
@@ -158,6 +180,10 @@ def print_held(table):
               2)
     table.row("  director's CPU per session, us", "held cpu", 2)
     print_during(table, "held")
+    table.row("seconds to list them", "listed", 2)
+    print_during(table, "listed")
+    table.row("seconds to kick them by a mask", "masked", 2)
+    print_during(table, "masked", None)
 
 
 PARTS = (("sessions-flush", lambda bench: measure_live(bench, 1),
