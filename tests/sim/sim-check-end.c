@@ -46,6 +46,8 @@ void sim_check_bounds(struct sim_check *check)
 	struct sim *sim = check->sim;
 	unsigned int i;
 
+	/* (who knows whom changes) */
+	sim_check_world(check);
 	for (i = 0; i < sim->nodes_count; i++) {
 		if (sim_node_runs(&sim->nodes[i]))
 			check_node_bounds(check, &sim->nodes[i]);

@@ -12,8 +12,13 @@
 /* With a longer round trip nobody can be connected to in the 3 s that are given
    for connect() and for the greetings. */
 #define CHECK_CONNECT_MAX SIM_MSECS(1500)
+/* Directors connect in this time, and what the network needs. */
+#define CHECK_CONNECT SIM_MSECS(2500)
 /* Who hangs for so long is given up by the others. */
 #define CHECK_GIVE_UP SIM_SECS(3)
+/* So long a director may take to tell another one of a login, and what the
+   network needs. */
+#define CHECK_TOLD SIM_MSECS(50)
 
 struct check_user;
 
@@ -27,6 +32,9 @@ struct check_hold {
 	uint64_t ended;
 	/* Its director died; 0 = it didn't */
 	uint64_t director_died;
+	/* When each director could hear of it last from its one; 0 = never,
+	   or they are still together */
+	uint64_t told[SIM_MAX_NODES];
 	bool lmtp;
 	/* Nobody can know of it. */
 	bool unseen;
@@ -65,6 +73,10 @@ struct sim_check {
 	   that was so last, for each reason. */
 	enum sim_excuse apart[SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t apart_time[SIM_EXCUSES][SIM_MAX_NODES][SIM_MAX_NODES];
+	/* They have had no contact since a partition. */
+	bool parted[SIM_MAX_NODES][SIM_MAX_NODES];
+	/* From when on they can tell each other something again; 0 = always */
+	uint64_t together[SIM_MAX_NODES][SIM_MAX_NODES];
 	uint64_t partial_time;
 	/* When a director that the others had given up, being hung, went on:
 	   a partition that heals */
@@ -92,5 +104,9 @@ struct sim_check {
 uint64_t check_apart_time(struct sim_check *check, enum sim_excuse why,
 			  unsigned int i, unsigned int j);
 uint64_t check_grace(const struct sim_check *check);
+/* When could the other director hear of the hold from the hold's last? 0 =
+   never */
+uint64_t check_told_time(const struct sim_check *check,
+			 const struct check_hold *hold, unsigned int node);
 
 #endif

@@ -63,6 +63,14 @@ static bool check_is_whole(struct sim_check *check, unsigned int component)
 	return TRUE;
 }
 
+/* There are two rings, as administrators have ordered. */
+static bool
+check_is_torn(const struct sim_node *node, const struct sim_node *other)
+{
+	return other->torn && node->core != NULL &&
+		!sim_node_knows(node, other);
+}
+
 static enum sim_excuse
 check_why_apart(struct sim_check *check, unsigned int i, unsigned int j)
 {
@@ -77,6 +85,9 @@ check_why_apart(struct sim_check *check, unsigned int i, unsigned int j)
 		return SIM_EXCUSE_HUNG;
 	if (check->components[i] != check->components[j])
 		return SIM_EXCUSE_PARTITION;
+	if (check_is_torn(&nodes[i], &nodes[j]) ||
+	    check_is_torn(&nodes[j], &nodes[i]))
+		return SIM_EXCUSE_REMOVED;
 	return check_is_whole(check, check->components[i]) ? SIM_NO_EXCUSE :
 		SIM_EXCUSE_PARTIAL;
 }
@@ -89,6 +100,50 @@ static void check_user_died(struct check_user *user,
 	array_foreach_elem(&user->holds, hold) {
 		if (hold->node == node && hold->director_died == 0)
 			hold->director_died = node->sim->now;
+	}
+}
+
+static bool check_is_together(enum sim_excuse why)
+{
+	return why == SIM_NO_EXCUSE || why == SIM_EXCUSE_PARTIAL;
+}
+
+uint64_t check_told_time(const struct sim_check *check,
+			 const struct check_hold *hold, unsigned int node)
+{
+	const struct sim *sim = check->sim;
+	unsigned int i = I_MAX(hold->node->idx, node);
+	unsigned int j = I_MIN(hold->node->idx, node);
+	uint64_t since = check->together[i][j];
+
+	since = I_MAX(since, hold->since) + CHECK_TOLD +
+		sim->plan->max_latency * sim->nodes_count;
+	return check_is_together(check->apart[i][j]) && sim->now > since ?
+		sim->now : hold->told[node];
+}
+
+static void check_remember_told(struct sim_check *check,
+				struct check_hold *hold, unsigned int node)
+{
+	hold->told[node] = check_told_time(check, hold, node);
+}
+
+/* The two lose each other. */
+static void
+check_lose(struct sim_check *check, unsigned int i1, unsigned int i2)
+{
+	struct check_hold *hold;
+	unsigned int i, j;
+
+	for (i = 0; i < N_ELEMENTS(check->users); i++) {
+		for (j = 0; j < SIM_MAX_TAGS; j++) {
+			array_foreach_elem(&check->users[i][j].holds, hold) {
+				if (hold->node->idx == i1)
+					check_remember_told(check, hold, i2);
+				if (hold->node->idx == i2)
+					check_remember_told(check, hold, i1);
+			}
+		}
 	}
 }
 
@@ -120,7 +175,7 @@ static void check_node(struct sim_check *check, const struct sim_node *node)
 void sim_check_world(struct sim_check *check)
 {
 	struct sim *sim = check->sim;
-	enum sim_excuse why;
+	enum sim_excuse why, old;
 	unsigned int i, j;
 
 	for (i = 0; i < sim->nodes_count; i++)
@@ -134,11 +189,29 @@ void sim_check_world(struct sim_check *check)
 			why = check->apart[i][j];
 			if (why != SIM_NO_EXCUSE)
 				check->apart_time[why][i][j] = sim->now;
-			if (why == SIM_EXCUSE_PARTITION)
-				check->parted_time = sim->now;
-			why = i == j ? SIM_NO_EXCUSE :
+			if (check->parted[i][j]) {
+				check->apart_time[SIM_EXCUSE_PARTITION][i][j] =
+					check->parted_time = sim->now;
+			}
+			old = why;
+			/* A director that was removed isn't with what it was
+			   before it was started again, either. */
+			why = i == j && !sim->nodes[i].removed ? SIM_NO_EXCUSE :
 				check_why_apart(check, i, j);
+			/* (before the pair is seen the other way round) */
+			if (i < j && check_is_together(old) &&
+			    !check_is_together(why))
+				check_lose(check, i, j);
+			if (!check_is_together(old) && check_is_together(why)) {
+				/* Who starts or goes on connects at once. */
+				check->together[i][j] = sim->now +
+					(check->parted[i][j] ?
+					 check_grace(check) : CHECK_CONNECT);
+			}
 			check->apart[i][j] = why;
+			check->parted[i][j] = why == SIM_EXCUSE_PARTITION ||
+				(check->parted[i][j] &&
+				 !check_is_together(why));
 			if (why == SIM_EXCUSE_PARTIAL)
 				check->partial = TRUE;
 		}
@@ -148,7 +221,9 @@ void sim_check_world(struct sim_check *check)
 uint64_t check_apart_time(struct sim_check *check, enum sim_excuse why,
 			  unsigned int i, unsigned int j)
 {
-	return check->apart[i][j] == why ? check->sim->now :
+	return check->apart[i][j] == why ||
+		(why == SIM_EXCUSE_PARTITION && check->parted[i][j]) ?
+		check->sim->now :
 		check->apart_time[why][i][j];
 }
 

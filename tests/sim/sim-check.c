@@ -66,17 +66,24 @@ static bool check_recently(const struct sim_check *check, uint64_t time)
 	return time != 0 && check->sim->now < time + check_grace(check);
 }
 
-/* Besides the director itself: is there one whom it told, and whom the node can
-   ask? */
+/* Besides the director itself: is there one whom it told, who can't have
+   forgotten it, and whom the node can ask? */
 static bool check_is_known(struct sim_check *check,
 			   const struct check_hold *hold, unsigned int node)
 {
+	uint64_t refresh = SIM_SECS(check->sim->plan->expire_secs) / 2;
+	uint64_t told;
 	unsigned int i;
 
 	for (i = 0; i < check->sim->nodes_count; i++) {
+		told = check_told_time(check, hold, i);
+		/* (who has sessions is refreshed so often) */
+		if (told > refresh)
+			told = I_MAX(told - refresh, hold->since);
 		if (i != hold->node->idx &&
 		    sim_node_runs(&check->sim->nodes[i]) &&
-		    check->started[i] < hold->since &&
+		    check->started[i] < hold->since && told != 0 &&
+		    check->sim->now <= told + check_forget_time(check) &&
 		    (i == node || check->apart[i][node] == SIM_NO_EXCUSE))
 			return TRUE;
 	}
@@ -87,18 +94,20 @@ static bool check_is_known(struct sim_check *check,
 static bool check_crashed(struct sim_check *check,
 			  const struct check_hold *hold, unsigned int node)
 {
+	uint64_t started = check->started[hold->node->idx];
 	uint64_t died = hold->director_died;
 
-	if (died == 0)
-		return FALSE;
-	/* It may not have told anybody, */
-	if (hold->since + SIM_MSECS(50) > died)
-		return TRUE;
-	/* they may have forgotten him, */
-	if (check->sim->now > died + check_forget_time(check))
-		return TRUE;
-	/* or there is nobody whom it told. */
-	return !check_is_known(check, hold, node);
+	/* It has come back, and hasn't told all yet. */
+	if (died == 0) {
+		return hold->since < started &&
+			check_recently(check, started) &&
+			!check_is_known(check, hold, node);
+	}
+	/* It may not have told anybody, or there is nobody who remembers; or
+	   its login process was stopped and couldn't end it. */
+	return hold->since + CHECK_TOLD > died || hold->stopped ||
+		check_recently(check, hold->continued) ||
+		!check_is_known(check, hold, node);
 }
 
 /* It was let in while they were parted, and was not told of, or not kicked, when
@@ -127,8 +136,7 @@ static bool check_hung(struct sim_check *check, const struct check_hold *hold,
 		return TRUE;
 	return check_recently(check, check_apart_time(check, SIM_EXCUSE_HUNG,
 						      idx, node)) &&
-		(check->sim->now > check->paused[idx] +
-				   check_forget_time(check) ||
+		(hold->stopped || check_recently(check, hold->continued) ||
 		 !check_is_known(check, hold, node));
 }
 

@@ -405,6 +405,7 @@ void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
 {
 	struct sim *sim = node->sim;
 	struct sim_session *session;
+	uint64_t silent = 0;
 
 	while (node->waiting_head != NULL) {
 		session = node->waiting_head;
@@ -417,8 +418,13 @@ void sim_client_node_stopped(struct sim_node *node, bool sessions_live)
 	if (!sessions_live)
 		client_end_node(node);
 	else {
-		sim_after(sim, SIM_ORPHAN_GRACE, client_orphaned, node,
-			  node->incarnation);
+		/* What it hung for before counts, as often as it was asked for
+		   a sign of life. */
+		if (node->state == SIM_NODE_PAUSED)
+			silent = (sim->now - node->since) / SIM_PLUGIN_PING;
+		sim_after(sim, SIM_ORPHAN_GRACE -
+			  I_MIN(silent * SIM_PLUGIN_PING, SIM_ORPHAN_GRACE),
+			  client_orphaned, node, node->incarnation);
 	}
 }
 

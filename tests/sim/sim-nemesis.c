@@ -33,12 +33,16 @@ bool sim_is_calm(const struct sim *sim, uint64_t since)
 		2 * sim_round_time(sim);
 }
 
-/* Nobody was isolated lately. */
+/* Nobody is isolated, or was lately. */
 static bool nemesis_is_whole(const struct sim *sim)
 {
-	unsigned int i;
+	unsigned int i, j;
 
 	for (i = 0; i < sim->nodes_count; i++) {
+		for (j = 0; j < sim->nodes_count; j++) {
+			if (sim_net_is_cut(sim->net, i, j))
+				return FALSE;
+		}
 		if (sim->nodes[i].configured && !sim->plan->absent[i] &&
 		    !sim_node_runs(&sim->nodes[i]))
 			return FALSE;
@@ -62,6 +66,9 @@ static void nemesis_acts(struct sim *sim, bool isolating)
 				      sim->now < node->since +
 						 CLEAN_REMOVAL_TIME))
 			node->cleanly_removed = FALSE;
+		if (node->added_time != 0 && sim->now < node->added_time +
+						CALM_TIME + sim_round_time(sim))
+			node->torn = TRUE;
 	}
 	sim_check_world(sim->check);
 }
@@ -299,7 +306,9 @@ static bool nemesis_linked(struct sim *sim, const struct sim_node *node1,
 		!sim_net_is_cut(sim->net, node2->idx, node1->idx);
 }
 
-/* Somebody in the ring who can be told, and can be reached by the newcomer */
+/* Somebody in the ring who can be told, and can be reached by the newcomer. By
+   its clock the newcomer wasn't removed later: who adds on the other side of a
+   partition, by a clock that is behind, adds in vain, as it is documented. */
 static struct sim_node *
 nemesis_any(struct sim *sim, const struct sim_node *newcomer,
 	    unsigned int preferred)
@@ -311,6 +320,8 @@ nemesis_any(struct sim *sim, const struct sim_node *newcomer,
 			&sim->nodes[(preferred + i) % sim->nodes_count];
 
 		if (sim_node_runs(node) && !node->removed &&
+		    (i == 0 || sim_node_time(node).clock >
+			       newcomer->removed_clock) &&
 		    nemesis_linked(sim, node, newcomer))
 			return node;
 	}
@@ -330,7 +341,10 @@ static void nemesis_added(struct sim *sim, void *arg, uint64_t by)
 	node->removed = FALSE;
 	node->configured = TRUE;
 	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
+	if (!nemesis_is_whole(sim))
+		node->torn = TRUE;
 	nemesis_acts(sim, TRUE);
+	node->added_time = sim->now;
 	sim_node_called(admin);
 	sim_node_start(node, node->comeback);
 }
@@ -371,9 +385,12 @@ static void nemesis_removed(struct sim *sim, void *arg,
 		return;
 	sim_trace(sim, admin, "ADMIN ring remove %s", node->name);
 	node->removed = TRUE;
+	node->removed_clock = now.clock;
 	node->configured = FALSE;
 	nemesis_acts(sim, TRUE);
 	node->cleanly_removed = whole;
+	if (!whole)
+		node->torn = TRUE;
 	(void)ring_remove_member(admin->core, &node->address, NEMESIS_BY,
 				 &now);
 	sim_node_called(admin);
@@ -488,22 +505,12 @@ void sim_nemesis(struct sim *sim, struct sim_plan_item *item)
 	sim_check_world(sim->check);
 }
 
-static bool nemesis_knows(const struct sim_node *node,
-			  const struct sim_node *other)
-{
-	const struct ring_member *member;
-
-	member = ring_member_lookup(ring_get_members(
-		director_ring(node->core)), &other->address);
-	return member != NULL && !member->removed;
-}
-
 static void nemesis_add(struct sim *sim, struct sim_node *admin,
 			const struct sim_node *node)
 {
 	struct director_time now = sim_node_time(admin);
 
-	if (nemesis_knows(admin, node))
+	if (sim_node_knows(admin, node))
 		return;
 	sim_trace(sim, admin, "ADMIN ring add %s", node->name);
 	ring_add_member(admin->core, &node->address, NEMESIS_BY, &now);
@@ -516,8 +523,8 @@ static bool nemesis_knows_one(struct sim *sim, const bool *joined,
 	unsigned int i;
 
 	for (i = 0; i < sim->nodes_count; i++) {
-		if (joined[i] && nemesis_knows(&sim->nodes[i], node) &&
-		    nemesis_knows(node, &sim->nodes[i]))
+		if (joined[i] && sim_node_knows(&sim->nodes[i], node) &&
+		    sim_node_knows(node, &sim->nodes[i]))
 			return TRUE;
 	}
 	return FALSE;

@@ -15,6 +15,15 @@
 /* As the daemon waits between slices of work */
 #define NODE_SLICE_PAUSE SIM_MSECS(1)
 
+bool sim_node_knows(const struct sim_node *node, const struct sim_node *other)
+{
+	const struct ring_member *member;
+
+	member = ring_member_lookup(ring_get_members(
+		director_ring(node->core)), &other->address);
+	return member != NULL && !member->removed;
+}
+
 time_t sim_node_clock(const struct sim_node *node)
 {
 	return (SIM_SECS((uint64_t)SIM_EPOCH_SECS) + node->sim->now +

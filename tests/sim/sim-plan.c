@@ -139,6 +139,17 @@ static void plan_network(struct sim_plan *plan, struct sim_rand *rand)
 	plan->window = I_MAX(plan->window, plan->max_latency / 5);
 }
 
+/* While a user is near expiry (a tenth of director_user_expire) what is told of
+   him has to go round, by clocks that are 2 s inexact: what is documented. */
+static void plan_expiry(struct sim_plan *plan)
+{
+	unsigned int secs = (plan->max_latency * plan->nodes_count +
+			     SIM_SECS(1) - 1) / SIM_SECS(1) + 2;
+
+	if (secs > 3)
+		plan->expire_secs = I_MAX(plan->expire_secs, 10 * secs);
+}
+
 /* -- Starts -- */
 
 static void plan_starts(struct sim_plan *plan, struct sim_rand *rand)
@@ -602,6 +613,7 @@ void sim_plan_init(struct sim_plan *plan, uint64_t seed)
 	plan_nodes(plan, &rand);
 	plan_backends(plan, &rand);
 	plan_network(plan, &rand);
+	plan_expiry(plan);
 	plan_kinds(plan, &rand);
 	plan_starts(plan, &rand);
 	plan_logins(plan, &rand);

@@ -30,6 +30,7 @@
 /* After a director's death its plugins end their sessions (design.md, rule 5), so
    that they are over within the grace: director_settings_plugin_grace_msecs() */
 #define SIM_ORPHAN_GRACE SIM_SECS(12)
+#define SIM_PLUGIN_PING (SIM_ORPHAN_GRACE / 4)
 /* director_user_kick_delay */
 #define SIM_KICK_DELAY SIM_SECS(2)
 /* A lookup waits at most so long */
@@ -202,8 +203,10 @@ struct sim_node {
 	uint64_t since;
 	/* Counts starts */
 	unsigned int incarnation;
-	/* An administrator removed it from the ring. */
+	/* An administrator removed it from the ring; when, by the clock of the
+	   director that he told */
 	bool removed;
+	time_t removed_clock;
 	/* In the settings of directors that start now */
 	bool configured;
 	/* It will be started again, with what it remembers. */
@@ -212,6 +215,11 @@ struct sim_node {
 	/* Nothing else happened while it was removed: nobody may know it any
 	   more. */
 	bool cleanly_removed;
+	/* It was removed, or added again (last when), while its administrator
+	   saw a part of the ring only: there may be two rings until he looks
+	   (sim_nemesis_repair()). */
+	bool torn;
+	uint64_t added_time;
 	/* The world is gone for it: nothing of it goes out. */
 	bool dying;
 
@@ -261,6 +269,8 @@ static inline bool sim_node_runs(const struct sim_node *node)
 {
 	return node->state == SIM_NODE_RUNNING;
 }
+/* Is the other one a member of its ring? Its core exists. */
+bool sim_node_knows(const struct sim_node *node, const struct sim_node *other);
 /* The machine's clock, seconds since 1970 */
 time_t sim_node_clock(const struct sim_node *node);
 
