@@ -15,6 +15,9 @@ from nodes import original_director, our_director, wait_for
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = (("director-load", "admin-load"), ("imap-load",), ("copy-relay",),
             ("ring-probe",), ("session-load",))
+# What could be in a director's place: {side: (program, title)}
+RELAYS = {"relay": ("copy-relay", "a relay that only copies instead"),
+          "streams": ("stream-relay", "  made of libdovecot's streams")}
 SIDES = {"original": original_director, "ours": our_director}
 CPUS = os.sched_getaffinity(0)
 
@@ -76,14 +79,21 @@ class Bench:
                             self.bin + "/" + name] +
                            ["%s/%s.c" % (HERE, source)
                             for source in (name, *more)], check=True)
+        subprocess.run("""
+            . /usr/lib/dovecot/dovecot-config
+            eval cc -std=gnu11 -O2 -Wall -DHAVE_CONFIG_H $LIBDOVECOT_INCLUDE \
+                -Wl,-rpath,/usr/lib/dovecot -o %s/stream-relay \
+                %s/stream-relay.c "$LIBDOVECOT" """ % (self.bin, HERE),
+                       shell=True, check=True)
 
     @contextlib.contextmanager
-    def copy_relay(self, login, auth):
+    def relay(self, side, login, auth):
         """The least that something in a director's place can do"""
+        program = RELAYS[side][0]
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL",
-                                    self.bin + "/copy-relay", login, auth])
+                                    self.bin + "/" + program, login, auth])
         try:
-            wait_for(lambda: os.path.exists(login), "copy-relay")
+            wait_for(lambda: os.path.exists(login), program)
             favour(process.pid)
             yield process.pid
         finally:
@@ -142,10 +152,12 @@ class Table:
 
     def limit(self, what, digits):
         """What the least that takes the director's place costs"""
-        print(self.FORMAT % ("  a relay that only copies instead", "",
-                             self.cell(what, "relay", digits), "%.2f" % (
-            statistics.median(self.bench.values[what]["relay"]) /
-            statistics.median(self.bench.values[what]["original"])), ""))
+        values = self.bench.values[what]
+        for side, (_, title) in RELAYS.items():
+            print(self.FORMAT % ("  " + title, "",
+                                 self.cell(what, side, digits), "%.2f" % (
+                statistics.median(values[side]) /
+                statistics.median(values["original"])), ""))
 
     def row(self, title, what, digits=1, ratio=None, limit=None, unit="",
             goal=None, least=None):

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from bench import SIDES, favour, note, place, settled
+from bench import RELAYS, SIDES, favour, note, place, settled
 from nodes import LoginProcess, wait_for
 from test_ring import Member, Ring
 
@@ -162,12 +162,12 @@ def notify(bench, ring, rate):
     bench.add("ring notify %d" % rate, ring.side, cpu / count / 1000)
 
 
-def relay_round(bench):
+def relay_round(bench, side):
     login, auth = bench.bin + "/login", bench.bin + "/auth"
-    with bench.copy_relay(login, auth) as pid:
+    with bench.relay(side, login, auth) as pid:
         place(pid, 0)
         for depth, count in LOOKUPS.items():
-            add_cpu(bench, "relay", "again %d" % depth, bench.load(
+            add_cpu(bench, side, "again %d" % depth, bench.load(
                 "director-load", login=login, auth=auth, pid=pid,
                 users=KNOWN_USERS, random=True, requests=count, depth=depth))
     os.unlink(login)
@@ -179,7 +179,8 @@ def measure_cpu(bench):
             note("ring of 2, round %d of %d: %s" % (number + 1, bench.rounds,
                                                    side))
             cpu_round(bench, side)
-        relay_round(bench)
+        for side in RELAYS:
+            relay_round(bench, side)
 
 
 def print_cpu(table):

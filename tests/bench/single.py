@@ -3,7 +3,7 @@
 import os
 import time
 
-from bench import SIDES, favour, note, place, settled
+from bench import RELAYS, SIDES, favour, note, place, settled
 from nodes import Node
 
 # Two backends, so that each has half of the users
@@ -141,11 +141,11 @@ def director_round(bench, side):
         director.walk("remove", "HOST-REMOVE\t127.0.0.11", may_change=True)
 
 
-def relay_round(bench):
+def relay_round(bench, side):
     login, auth = bench.bin + "/login", bench.bin + "/auth"
-    with bench.copy_relay(login, auth) as pid:
+    with bench.relay(side, login, auth) as pid:
         place(pid, 0)
-        cpu_per_lookup(bench, "relay", lambda **options: bench.load(
+        cpu_per_lookup(bench, side, lambda **options: bench.load(
             "director-load", login=login, auth=auth, pid=pid, **options))
     os.unlink(login)
 
@@ -153,8 +153,9 @@ def relay_round(bench):
 def imap_node(side, restart):
     config = IMAP_CONFIG % {
         "host": "host = 127.0.0.11" if side == "original" else "",
-        "executable": {"original": "imap-login", "relay": "imap-login relay",
-                       "ours": "imap-login director"}[side],
+        "executable": {"original": "imap-login",
+                       "ours": "imap-login director"}.get(side,
+                                                          "imap-login relay"),
         "restart": restart, "min_avail": 0 if restart == "unlimited" else 4,
         "port": IMAP_PORT, "backend_port": BACKEND_PORT}
     if side == "ours":
@@ -184,11 +185,11 @@ def imap_round(bench, side, restart):
     """Side "original" is 2.4 with a fixed host here"""
     with imap_node(side, restart) as node:
         favour(node.master.pid)
-        if side != "relay":
+        if side not in RELAYS:
             imap_load(bench, node, side, restart, None)
             return
-        with bench.copy_relay(node.path("login/relay"),
-                              node.path("auth-login")) as pid:
+        with bench.relay(side, node.path("login/relay"),
+                         node.path("auth-login")) as pid:
             imap_load(bench, node, side, restart, pid)
 
 
@@ -197,7 +198,8 @@ def measure_director(bench):
         for side in SIDES:
             note("round %d of %d: %s" % (number + 1, bench.rounds, side))
             director_round(bench, side)
-        relay_round(bench)
+        for side in RELAYS:
+            relay_round(bench, side)
 
 
 def print_director(table):
@@ -255,7 +257,7 @@ def measure_imap(bench):
     for number in range(bench.rounds):
         note("logins, round %d of %d" % (number + 1, bench.rounds))
         for restart in LOGINS:
-            for side in "original", "ours", "relay":
+            for side in *SIDES, *RELAYS:
                 imap_round(bench, side, restart)
 
 
