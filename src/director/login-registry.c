@@ -4,9 +4,11 @@
 #include "connection.h"
 #include "ioloop.h"
 #include "istream.h"
+#include "llist.h"
 #include "ostream.h"
 #include "strescape.h"
 #include "strnum.h"
+#include "time-util.h"
 #include "master-service.h"
 #include "director-proxy-protocol.h"
 #include "director-daemon.h"
@@ -23,6 +25,9 @@
 /* So long after it was told to end a session its answers are waited for: it is
    read as soon as there is something. */
 #define REGISTRY_KICKED_MSECS 200
+/* So long all of them are read from before others have their turn: of thousands
+   of sessions that end at once each is told. */
+#define REGISTRY_TURN_NSECS (1000*1000)
 /* More than one machine ever has: somebody is making them up */
 #define REGISTRY_MAX_SESSIONS 4000000
 /* A login process that has so much to read isn't told to end more sessions by
@@ -36,6 +41,9 @@ struct registry_connection {
 	/* After PROCESS */
 	struct session_plugin *plugin;
 	struct timeout *to_resume;
+	/* Waits for the next turn, its input is halted */
+	struct registry_connection *prev, *next;
+	bool queued;
 	/* Set when it is destroyed, unless NULL */
 	bool *destroyed;
 	/* As it was accepted */
@@ -48,6 +56,10 @@ struct registry_connection {
 
 static struct connection_list *registry_connections;
 static unsigned int registry_accepted;
+/* What was read took so long since the last turn; set: the next one comes */
+static uint64_t registry_turn_nsecs;
+static struct timeout *registry_to_turn;
+static struct registry_connection *registry_queue, *registry_queue_tail;
 
 static void registry_destroy(struct connection *conn)
 {
@@ -57,6 +69,9 @@ static void registry_destroy(struct connection *conn)
 	struct director_time now = director_daemon_now();
 
 	timeout_remove(&rc->to_resume);
+	if (rc->queued) {
+		DLLIST2_REMOVE(&registry_queue, &registry_queue_tail, rc);
+	}
 	if (rc->destroyed != NULL)
 		*rc->destroyed = TRUE;
 	if (rc->plugin != NULL)
@@ -236,20 +251,59 @@ static const struct registry_command {
 	{ "PING", 0, cmd_ping },
 };
 
+static void registry_turn(void *context);
+
+static void registry_input(struct connection *conn)
+{
+	struct registry_connection *rc =
+		container_of(conn, struct registry_connection, conn);
+	uint64_t start_nsecs;
+
+	if (registry_to_turn != NULL) {
+		connection_input_halt(conn);
+		rc->queued = TRUE;
+		DLLIST2_APPEND(&registry_queue, &registry_queue_tail, rc);
+		return;
+	}
+	start_nsecs = i_nanoseconds();
+	connection_input_default(conn);
+	registry_turn_nsecs += i_nanoseconds() - start_nsecs;
+	if (registry_turn_nsecs >= REGISTRY_TURN_NSECS)
+		registry_to_turn = timeout_add_short(0, registry_turn, NULL);
+}
+
 /* Reads at once: from one that is used it is paused again then, without having
    been waited for (which takes more time than to read). */
-static void registry_pause_over(struct registry_connection *rc)
+static void registry_read(struct registry_connection *rc)
 {
 	bool destroyed = FALSE;
 
-	timeout_remove(&rc->to_resume);
 	rc->destroyed = &destroyed;
-	connection_input_default(&rc->conn);
+	registry_input(&rc->conn);
 	if (destroyed)
 		return;
 	rc->destroyed = NULL;
-	if (rc->to_resume == NULL)
+	if (rc->to_resume == NULL && !rc->queued)
 		connection_input_resume(&rc->conn);
+}
+
+static void registry_turn(void *context ATTR_UNUSED)
+{
+	struct registry_connection *rc;
+
+	timeout_remove(&registry_to_turn);
+	registry_turn_nsecs = 0;
+	while ((rc = registry_queue) != NULL && registry_to_turn == NULL) {
+		DLLIST2_REMOVE(&registry_queue, &registry_queue_tail, rc);
+		rc->queued = FALSE;
+		registry_read(rc);
+	}
+}
+
+static void registry_pause_over(struct registry_connection *rc)
+{
+	timeout_remove(&rc->to_resume);
+	registry_read(rc);
 }
 
 static unsigned int registry_pause_msecs(const struct registry_connection *rc)
@@ -361,6 +415,7 @@ static const struct connection_settings registry_set = {
 
 static const struct connection_vfuncs registry_vfuncs = {
 	.destroy = registry_destroy,
+	.input = registry_input,
 	.input_args = registry_args,
 };
 
@@ -376,6 +431,7 @@ void login_registry_deinit(void)
 
 	while ((conn = registry_connections->connections) != NULL)
 		registry_destroy(conn);
+	timeout_remove(&registry_to_turn);
 	connection_list_deinit(&registry_connections);
 }
 
