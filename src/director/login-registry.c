@@ -27,7 +27,7 @@
 #define REGISTRY_KICKED_MSECS 200
 /* So long all of them are read from before others have their turn: of thousands
    of sessions that end at once each is told. */
-#define REGISTRY_TURN_NSECS (1000*1000)
+#define REGISTRY_TURN_NSECS (300*1000)
 /* More than one machine ever has: somebody is making them up */
 #define REGISTRY_MAX_SESSIONS 4000000
 /* A login process that has so much to read isn't told to end more sessions by

@@ -18,6 +18,10 @@
 /* An answer may have become a session of which we hear a little later, and only
    then by its name. */
 #define KICK_LATE_MSECS 300
+/* A slice ends after one of so many parts in which it has come to so many
+   sessions to end. */
+#define KICK_SLICE_PARTS 16
+#define KICK_SLICE_MAX 128
 #define KICK_TIMEOUT_MSECS 10000
 
 struct user_kick {
@@ -244,11 +248,27 @@ static void kick_lap_ended(struct user_kicks *kicks, struct user_kick *kick,
 	DLLIST2_APPEND(&kicks->waiting_head, &kicks->waiting_tail, kick);
 }
 
-bool user_kicks_run(struct user_kicks *kicks, const struct director_time *now)
+/* A slice: to look at a session takes much less time than to end it. */
+static bool kick_walk(struct user_kicks *kicks, struct user_kick *kick)
 {
 	struct session_leases *leases = kicks->director->leases;
+	struct kick_context ctx = { .director = kicks->director, .kick = kick };
+	unsigned int places = session_walk_places(leases) / KICK_SLICE_PARTS;
+	unsigned int i, before = kick->count + kick->missed;
+
+	for (i = 0; i < KICK_SLICE_PARTS &&
+	     kick->count + kick->missed - before < KICK_SLICE_MAX; i++) {
+		if (!session_leases_walk_all(leases, &kick->pos,
+					     I_MAX(places, 1), kick_lease,
+					     &ctx))
+			return FALSE;
+	}
+	return TRUE;
+}
+
+bool user_kicks_run(struct user_kicks *kicks, const struct director_time *now)
+{
 	struct user_kick *kick = kicks->waiting_head;
-	struct kick_context ctx;
 
 	while (kick != NULL && now->msecs >= kick->again_msecs) {
 		kick_go_on(kicks, kick);
@@ -257,11 +277,7 @@ bool user_kicks_run(struct user_kicks *kicks, const struct director_time *now)
 	kick = kicks->head;
 	if (kick == NULL)
 		return FALSE;
-	ctx.director = kicks->director;
-	ctx.kick = kick;
-	if (!session_leases_walk_all(leases, &kick->pos,
-				     session_walk_places(leases),
-				     kick_lease, &ctx))
+	if (!kick_walk(kicks, kick))
 		kick_lap_ended(kicks, kick, now);
 	return kicks->head != NULL;
 }
