@@ -19,6 +19,7 @@
 #include "proxy-notify.h"
 #include "ring-connection.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -196,6 +197,11 @@ int main(int argc, char *argv[])
 		debug = TRUE;
 	}
 	check_dovecot_version();
+#ifdef M_MXFAST
+	/* Or glibc's free() leaves small pieces as they are, and merges them all at once
+	   when a large one is freed: 6 ms after 100,000 sessions have ended. */
+	mallopt(M_MXFAST, 0);
+#endif
 	if (master_service_settings_read_simple(master_service, &error) < 0)
 		i_fatal("%s", error);
 	master_service_init_log(master_service);
