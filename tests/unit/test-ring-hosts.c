@@ -107,6 +107,8 @@ static void test_host_removed(void **state ATTR_UNUSED)
 	/* the removal comes late, by the other way */
 	in(left, "HOST-REMOVE|10.0.0.1|9090|2|10.1.0.1|3000");
 	assert_int_equal(test_vhosts("10.1.0.1"), 50);
+	/* all forget its users, or none would */
+	assert_said(right, "HOST-REMOVE|10.0.0.1|9090|2|10.1.0.1|3000\n");
 }
 
 /* Users that we told of may come to somebody after the flush. */
