@@ -14,6 +14,8 @@
 #define CHECK_CONNECT_MAX SIM_MSECS(1500)
 /* Directors connect in this time, and what the network needs. */
 #define CHECK_CONNECT SIM_MSECS(2500)
+/* connect() and ME this way, then that way */
+#define CHECK_CONNECT_TRIPS 6
 /* Who hangs for so long is given up by the others. */
 #define CHECK_GIVE_UP SIM_SECS(3)
 /* So long a director may take to tell another one of a login, and what the

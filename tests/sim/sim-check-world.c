@@ -206,7 +206,9 @@ void sim_check_world(struct sim_check *check)
 				/* Who starts or goes on connects at once. */
 				check->together[i][j] = sim->now +
 					(check->parted[i][j] ?
-					 check_grace(check) : CHECK_CONNECT);
+					 check_grace(check) : CHECK_CONNECT +
+					 CHECK_CONNECT_TRIPS *
+					 sim->plan->max_latency);
 			}
 			check->apart[i][j] = why;
 			check->parted[i][j] = why == SIM_EXCUSE_PARTITION ||

@@ -208,7 +208,10 @@ static void client_admitted(struct sim_session *session)
 					   session->tag, &session->ip,
 					   session->process == NULL);
 	session->live = TRUE;
-	if (session->dropped) {
+	/* or who asked is gone, of which a director that hung hears later */
+	if (session->dropped ||
+	    (session->process != NULL &&
+	     session->generation != session->process->generation)) {
 		sim_session_over(session);
 		return;
 	}
