@@ -81,8 +81,11 @@ static void test_outside_but_greeted(void **state ATTR_UNUSED)
 	in(next, "CONNECT|10.0.0.3|9090");
 	assert_said(left, "QUIT|Can't reach 10.0.0.3:9090");
 	test_pass(2100);
-	greet(connected(), "10.0.0.4", 10, 444);
-	test_pass(4800);
+	next = connected();
+	greet(next, "10.0.0.4", 10, 444);
+	test_pass(2400);
+	in(next, "PING|%u|0", TEST_WALL);
+	test_pass(2400);
 	assert_false(ring_is_synced(ring));
 	test_pass(300);
 	assert_true(ring_is_alone(ring));
@@ -162,7 +165,7 @@ static void test_broken_and_silent(void **state ATTR_UNUSED)
 	broken(connected());
 	test_pass(2100);
 	(void)connected();
-	test_pass(9800);
+	test_pass(7800);
 	assert_false(ring_is_synced(director_ring(director)));
 	test_pass(300);
 	assert_true(ring_is_alone(director_ring(director)));
@@ -171,7 +174,7 @@ static void test_broken_and_silent(void **state ATTR_UNUSED)
 /* -- Who isn't in the ring -- */
 
 /* The one that we wait for to be connected with */
-static struct test_conn *connecting_to(const char *ip)
+static struct test_conn *find_connecting(const char *ip)
 {
 	struct test_conn *conn;
 
@@ -180,8 +183,83 @@ static struct test_conn *connecting_to(const char *ip)
 		    net_ip_compare(&conn->peer->source_ip, ip_of(ip)))
 			return conn;
 	}
-	fail_msg("not connecting to %s", ip);
 	return NULL;
+}
+
+static struct test_conn *connecting_to(const char *ip)
+{
+	struct test_conn *conn = find_connecting(ip);
+
+	if (conn == NULL)
+		fail_msg("not connecting to %s", ip);
+	return conn;
+}
+
+/* Our neighbours fall silent, and who is left accepts, but says nothing. */
+static void all_are_silent(void)
+{
+	struct test_conn *left, *right, *next;
+
+	ring_of(4, &left, &right);
+	test_pass(3900);
+	assert_non_null(right->peer);
+	test_pass(200);
+	assert_null(right->peer);
+	assert_null(left->peer);
+	test_pass(500);
+	next = connecting_to("10.0.0.4");
+	ring_peer_connected(director, next->peer, &now);
+	ring_end();
+}
+
+static void test_silent(void **state ATTR_UNUSED)
+{
+	all_are_silent();
+	test_pass(2900);
+	assert_false(ring_is_alone(director_ring(director)));
+	test_pass(600);
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
+/* What he said meanwhile hasn't been read. */
+static void test_silent_while_hung(void **state ATTR_UNUSED)
+{
+	all_are_silent();
+	test_set_time(now.msecs + 5000);
+	ring_end();
+	assert_false(ring_is_alone(director_ring(director)));
+	test_pass(4800);
+	assert_false(ring_is_alone(director_ring(director)));
+	test_pass(300);
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
+/* The next one is tried as well only after the time that the first one needs. */
+static void test_far_away(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_start(2, 4);
+	test_pass(600);
+	broken(connecting_to("10.0.0.4"));
+	right = connecting_to("10.0.0.3");
+	ring_peer_connected(director, right->peer, &now);
+	ring_end();
+	test_pass(400);
+	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
+	in(right, "DONE");
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs(left, right);
+	assert_null(find_connecting("10.0.0.4"));
+	broken(right);
+	while (find_connecting("10.0.0.3") == NULL)
+		test_pass(50);
+	in(left, "PING|%u|0", TEST_WALL);
+	test_pass(1900);
+	assert_null(find_connecting("10.0.0.4"));
+	in(left, "PING|%u|0", TEST_WALL);
+	test_pass(200);
+	assert_non_null(find_connecting("10.0.0.4"));
 }
 
 static struct test_conn *right_is(const char *ip, unsigned int instance)
@@ -275,6 +353,9 @@ int main(void)
 		ring_test(test_broken_and_silent),
 		ring_test(test_outside),
 		ring_test(test_outside_but_greeted),
+		ring_test(test_silent),
+		ring_test(test_silent_while_hung),
+		ring_test(test_far_away),
 		ring_test(test_started_meanwhile),
 		ring_test(test_started_while_connecting),
 		ring_test(test_skipped_is_lost),

@@ -61,6 +61,7 @@ static void test_new_right(void **state ATTR_UNUSED)
 	in(left, "PING|%u|0", TEST_WALL);
 	test_pass(1000);
 	in(left, "PING|%u|0", TEST_WALL);
+	in(right, "PING|%u|0", TEST_WALL);
 	test_pass(1000);
 	sync_in(left, 1, 5, 0, TEST_INSTANCE_LEFT);
 	sync_in(left, 1, 6, 77, TEST_INSTANCE_LEFT);
@@ -163,6 +164,7 @@ static void test_asks_who_is_there(void **state ATTR_UNUSED)
 	assert_asks(left, right, NULL, 10);
 
 	/* It is lost. */
+	in(right, "PING|%u|0", TEST_WALL);
 	sync_minor(left, 1, 7, 9);
 	test_pass(1000);
 	assert_int_equal(said(right, "SYNC|10.0.0.2|"), 1);
@@ -191,6 +193,7 @@ static void test_asks_who_is_there(void **state ATTR_UNUSED)
 	assert_not_said(right, "SYNC|10.0.0.2|");
 	test_pass(1000);
 	assert_asks(left, right, "9", 9);
+	in(right, "PING|%u|0", TEST_WALL);
 	sync_minor(left, 1, 11, 10);
 	assert_not_said(right, "SYNC|10.0.0.2|");
 	test_pass(1000);

@@ -117,6 +117,8 @@ struct ring_member {
 	/* When we connected to it last, when we were told to, when that was
 	   logged; 0 = never */
 	uint64_t connected_msecs, connect_told_msecs, connect_logged_msecs;
+	/* So long it took the last time until it said ME; 0 = not known */
+	unsigned int greeting_msecs;
 	/* When connect() failed; 0 = it has worked since, or never failed */
 	uint64_t unreached_msecs;
 	/* A connection with it broke before it was of any use, the first one

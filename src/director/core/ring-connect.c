@@ -119,16 +119,29 @@ static uint64_t member_retry_msecs(const struct ring_member *member)
 		      member->connected_msecs + RING_REDIAL_MSECS);
 }
 
-/* The last attempt failed. One of several dead ones is always being tried again:
-   that isn't worth waiting for. But if the attempt is of longer ago than it
-   takes, we were hung meanwhile, and things may be different now. */
+/* Not worth waiting for: the last attempt failed (one of several dead ones is
+   always being tried again), or who knows of a ring hears nothing for so long.
+   But if we were hung meanwhile, it may have answered. */
 static bool
-is_dead(const struct ring_member *member, const struct director_time *now)
+is_dead(const struct ring *ring, const struct ring_peer *peer,
+	const struct director_time *now)
 {
+	const struct ring_member *member = peer->member;
+
+	if (now->msecs - peer->created_msecs >
+	    peer->silent_msecs + RING_SILENCE_STEP_MSECS)
+		return FALSE;
+	if (ring->handshaked && peer->silent_msecs >= RING_FAST_DEAD_MSECS)
+		return TRUE;
 	return ring_member_last_failed(member) != 0 &&
-		now->msecs >= member->broke_until_msecs &&
-		now->msecs < member->retry_msecs + RING_CONNECT_TIMEOUT_MSECS +
-			500;
+		now->msecs >= member->broke_until_msecs;
+}
+
+/* Who is far away gets longer than who isn't. */
+static unsigned int connect_race_msecs(const struct ring_member *member)
+{
+	return I_MIN(I_MAX(member->greeting_msecs * 2, RING_CONNECT_RACE_MSECS),
+		     RING_CONNECT_TIMEOUT_MSECS);
 }
 
 /* Walks the members to our right, nearest first, up to the one that we have,
@@ -140,7 +153,7 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 {
 	struct ring_member *const *list, *member;
 	struct ring_peer *peer;
-	unsigned int i, count, self_idx;
+	unsigned int i, count, self_idx, race_msecs;
 	bool trying = FALSE;
 	uint64_t retry;
 
@@ -180,13 +193,13 @@ connect_candidates(struct ring *ring, const struct director_time *now,
 		   that accepts but says nothing. */
 		if (peer->state >= RING_PEER_HANDSHAKING)
 			return TRUE;
-		if (is_dead(member, now))
+		if (is_dead(ring, peer, now))
 			continue;
 		trying = TRUE;
-		if (now->msecs - peer->created_msecs <
-		    RING_CONNECT_RACE_MSECS) {
-			ring_deadline_min(deadline, peer->created_msecs +
-					  RING_CONNECT_RACE_MSECS);
+		race_msecs = connect_race_msecs(member);
+		if (now->msecs - peer->created_msecs < race_msecs) {
+			ring_deadline_min(deadline,
+					  peer->created_msecs + race_msecs);
 			return TRUE;
 		}
 	}
@@ -389,6 +402,9 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 	}
 	peer->me_received = TRUE;
 	peer->state = RING_PEER_HANDSHAKING;
+	peer->greeting_msecs += now->msecs - peer->created_msecs;
+	if (!peer->incoming)
+		member->greeting_msecs = peer->greeting_msecs;
 	if (msg->has_timestamp) {
 		long long diff = msg->timestamp - now->clock;
 

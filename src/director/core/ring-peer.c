@@ -337,7 +337,9 @@ void ring_peer_connected(struct director *director, struct ring_peer *peer,
 
 	peer->state = RING_PEER_GREETING;
 	peer->member->unreached_msecs = 0;
+	peer->greeting_msecs = now->msecs - peer->created_msecs;
 	peer->created_msecs = peer->input_msecs = now->msecs;
+	peer->silent_msecs = 0;
 	peer->silence_counted_msecs = now->msecs;
 	ring_greet(ring, peer, now);
 }

@@ -100,8 +100,9 @@ ping_dead_after(const struct ring *ring, const struct ring_peer *peer)
 
 	if (!ping_is_fast(peer))
 		return ring->set.ping_idle_msecs;
-	msecs += peer->ping_msecs == UINT_MAX ? RING_FIRST_PING_MSECS :
-		peer->ping_msecs;
+	msecs += peer->ping_msecs != UINT_MAX ? peer->ping_msecs :
+		I_MIN(peer->greeting_msecs * 2 + RING_FIRST_PING_MIN_MSECS,
+		      RING_FIRST_PING_MSECS);
 	return I_MIN(msecs, ring->set.ping_idle_msecs);
 }
 
@@ -117,15 +118,20 @@ ping_dead(struct ring *ring, struct ring_peer *peer, const char *reason,
 	ring_peer_end(ring, peer, reason);
 }
 
-void ring_ping_run(struct ring *ring, struct ring_peer *peer,
-		   const struct director_time *now)
+void ring_count_silence(struct ring_peer *peer,
+			const struct director_time *now)
 {
 	uint64_t step = now->msecs - peer->silence_counted_msecs;
 
-	if (!peer->me_received)
-		return;
 	peer->silent_msecs += I_MIN(step, RING_SILENCE_STEP_MSECS);
 	peer->silence_counted_msecs = now->msecs;
+}
+
+void ring_ping_run(struct ring *ring, struct ring_peer *peer,
+		   const struct director_time *now)
+{
+	if (!peer->me_received)
+		return;
 	if (peer->ping_sent_msecs == 0) {
 		if (now->msecs - peer->input_msecs >=
 		    ping_interval(ring, peer))

@@ -45,7 +45,9 @@
    ourselves counts as one step only. */
 #define RING_FAST_PING_MSECS 1000
 #define RING_FAST_DEAD_MSECS 3000
-/* as long as we don't know how long an answer takes */
+/* The first answer may take twice as long as ME took, and this, but not longer
+   than that. */
+#define RING_FIRST_PING_MIN_MSECS 1000
 #define RING_FIRST_PING_MSECS 7000
 #define RING_SILENCE_STEP_MSECS 500
 /* More output than this in a peer's buffer goes to the adapter at once. */
@@ -445,6 +447,9 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 
 void ring_ping(struct ring *ring, struct ring_peer *peer,
 	       const struct director_time *now);
+/* Silence is counted in steps, also before ME. */
+void ring_count_silence(struct ring_peer *peer,
+			const struct director_time *now);
 /* Ends it if it was silent for too long. */
 void ring_ping_run(struct ring *ring, struct ring_peer *peer,
 		   const struct director_time *now);

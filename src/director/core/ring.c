@@ -298,6 +298,7 @@ ring_peer_run(struct ring *ring, struct ring_peer *peer,
 {
 	uint64_t idle = now->msecs - peer->input_msecs;
 
+	ring_count_silence(peer, now);
 	switch (peer->state) {
 	case RING_PEER_CONNECTING:
 		if (now->msecs - peer->created_msecs <
@@ -346,6 +347,10 @@ static void
 ring_peer_deadline(struct ring *ring, const struct ring_peer *peer,
 		   const struct director_time *now, uint64_t *deadline)
 {
+	if (peer->state < RING_PEER_HANDSHAKING && !peer->incoming) {
+		ring_deadline_min(deadline,
+				  now->msecs + RING_SILENCE_STEP_MSECS);
+	}
 	switch (peer->state) {
 	case RING_PEER_CONNECTING:
 		ring_deadline_min(deadline, peer->created_msecs +

@@ -49,6 +49,8 @@ struct ring_peer {
 
 	/* -- the core's own -- */
 	uint64_t created_msecs;
+	/* So long it took until it said ME */
+	unsigned int greeting_msecs;
 	/* Last input; next thing to do by time; 0 = none */
 	uint64_t input_msecs, deadline_msecs;
 	/* When the pending PING was sent; 0 = none */
