@@ -91,6 +91,55 @@ static void test_outside_but_greeted(void **state ATTR_UNUSED)
 	assert_true(ring_is_alone(ring));
 }
 
+/* The one that we wait for to be connected with */
+static struct test_conn *find_connecting(const char *ip)
+{
+	struct test_conn *conn;
+
+	array_foreach_elem(&test_conns, conn) {
+		if (!conn->incoming && conn->peer != NULL &&
+		    net_ip_compare(&conn->peer->source_ip, ip_of(ip)))
+			return conn;
+	}
+	return NULL;
+}
+
+static struct test_conn *connecting_to(const char *ip)
+{
+	struct test_conn *conn = find_connecting(ip);
+
+	if (conn == NULL)
+		fail_msg("not connecting to %s", ip);
+	return conn;
+}
+
+static void told_to_connect(void)
+{
+	struct test_conn *next = connecting_to("10.0.0.4");
+
+	ring_peer_connected(director, next->peer, &now);
+	greet(next, "10.0.0.4", 10, 444);
+	forget_sent();
+	in(next, "CONNECT|10.0.0.3|9090");
+	assert_not_said(next, "QUIT|Can't reach");
+	assert_said(next, "QUIT|CONNECT requested");
+}
+
+/* Told twice within 2 s, but it was our right meanwhile. */
+static void test_told_again(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+
+	ring_start(2, 4);
+	broken(connected());
+	told_to_connect();
+	right = right_joins("10.0.0.3", 10);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs(left, right);
+	broken(right);
+	told_to_connect();
+}
+
 /* He was started while we were connecting to him: that says nothing. */
 static void test_started_meanwhile(void **state ATTR_UNUSED)
 {
@@ -172,28 +221,6 @@ static void test_broken_and_silent(void **state ATTR_UNUSED)
 }
 
 /* -- Who isn't in the ring -- */
-
-/* The one that we wait for to be connected with */
-static struct test_conn *find_connecting(const char *ip)
-{
-	struct test_conn *conn;
-
-	array_foreach_elem(&test_conns, conn) {
-		if (!conn->incoming && conn->peer != NULL &&
-		    net_ip_compare(&conn->peer->source_ip, ip_of(ip)))
-			return conn;
-	}
-	return NULL;
-}
-
-static struct test_conn *connecting_to(const char *ip)
-{
-	struct test_conn *conn = find_connecting(ip);
-
-	if (conn == NULL)
-		fail_msg("not connecting to %s", ip);
-	return conn;
-}
 
 /* Our neighbours fall silent, and who is left accepts, but says nothing. */
 static void all_are_silent(void)
@@ -356,6 +383,7 @@ int main(void)
 		ring_test(test_silent),
 		ring_test(test_silent_while_hung),
 		ring_test(test_far_away),
+		ring_test(test_told_again),
 		ring_test(test_started_meanwhile),
 		ring_test(test_started_while_connecting),
 		ring_test(test_skipped_is_lost),

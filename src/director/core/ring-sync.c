@@ -219,6 +219,9 @@ void ring_set_synced(struct ring *ring, const struct director_time *now)
 		ring->sync_msecs = now->msecs - ring->sync_began_msecs;
 		ring->sync_sent_msecs = 0;
 	}
+	/* We were told to connect there, and it was right. */
+	if (ring->right != NULL)
+		ring->right->member->connect_told_msecs = 0;
 	backends = backends_sorted(director->backends, &count);
 	for (i = 0; i < count; i++)
 		backends[i]->desynced = FALSE;
