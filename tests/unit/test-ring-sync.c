@@ -89,6 +89,9 @@ static void test_old_instance(void **state ATTR_UNUSED)
 	assert_said(right, "SYNC|10.0.0.4|9090|2|10|");
 	in(left, "SYNC|10.0.0.4|9090|3|10|%u", TEST_WALL);
 	assert_said(right, "SYNC|10.0.0.4|9090|3|10|");
+	/* nobody has told of this one */
+	sync_in(left, 4, 1, 0, 445);
+	assert_said(right, "SYNC|10.0.0.4|9090|1|10|");
 }
 
 /* We were stopped: what we know of a user may be old. */

@@ -322,6 +322,9 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		/* of a process that is gone */
 		return;
 	}
+	/* Its DIRECTOR may not have come to us. */
+	if (ring_member_is_later(origin, msg->instance))
+		(void)ring_member_restarted(origin, msg->instance);
 	switch (ring_member_sync(origin, &sync)) {
 	case RING_SYNC_IGNORE:
 		return;
