@@ -120,8 +120,8 @@ static uint64_t member_retry_msecs(const struct ring_member *member)
 }
 
 /* Not worth waiting for: the last attempt failed (one of several dead ones is
-   always being tried again), or who knows of a ring hears nothing for so long.
-   But if we were hung meanwhile, it may have answered. */
+   always being tried again), or who knows of a ring hears nothing of one of ours
+   for so long. But if we were hung meanwhile, it may have answered. */
 static bool
 is_dead(const struct ring *ring, const struct ring_peer *peer,
 	const struct director_time *now)
@@ -131,7 +131,8 @@ is_dead(const struct ring *ring, const struct ring_peer *peer,
 	if (now->msecs - peer->created_msecs >
 	    peer->silent_msecs + RING_SILENCE_STEP_MSECS)
 		return FALSE;
-	if (ring->handshaked && peer->silent_msecs >= RING_FAST_DEAD_MSECS)
+	if (ring->handshaked && member->instance != 0 &&
+	    peer->silent_msecs >= RING_FAST_DEAD_MSECS)
 		return TRUE;
 	return ring_member_last_failed(member) != 0 &&
 		now->msecs >= member->broke_until_msecs;
