@@ -273,10 +273,44 @@ static void test_silent_while_hung(void **state ATTR_UNUSED)
 	assert_true(ring_is_alone(director_ring(director)));
 }
 
+/* What failed once says nothing of an attempt that begins later. */
+static void test_failed_long_ago(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_start(2, 4);
+	test_pass(600);
+	broken(connecting_to("10.0.0.4"));
+	right = connecting_to("10.0.0.3");
+	ring_peer_connected(director, right->peer, &now);
+	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
+	in(right, "DONE");
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs(left, right);
+	for (i = 0; i < 10; i++) {
+		test_pass(1000);
+		in(left, "PING|%u|0", TEST_WALL);
+		in(right, "PING|%u|0", TEST_WALL);
+	}
+	broken(left);
+	broken(right);
+	broken(connecting_to("10.0.0.3"));
+	(void)connecting_to("10.0.0.4");
+	if (find_connecting("10.0.0.1") != NULL)
+		broken(find_connecting("10.0.0.1"));
+	assert_false(ring_is_alone(director_ring(director)));
+	broken(connecting_to("10.0.0.4"));
+	if (find_connecting("10.0.0.1") != NULL)
+		broken(find_connecting("10.0.0.1"));
+	assert_true(ring_is_alone(director_ring(director)));
+}
+
 /* The next one is tried as well only after the time that the first one needs. */
 static void test_far_away(void **state ATTR_UNUSED)
 {
 	struct test_conn *left, *right;
+	unsigned int i;
 
 	ring_start(2, 4);
 	test_pass(600);
@@ -291,7 +325,7 @@ static void test_far_away(void **state ATTR_UNUSED)
 	ring_syncs(left, right);
 	assert_null(find_connecting("10.0.0.4"));
 	broken(right);
-	while (find_connecting("10.0.0.3") == NULL)
+	for (i = 0; i < 100 && find_connecting("10.0.0.3") == NULL; i++)
 		test_pass(50);
 	in(left, "PING|%u|0", TEST_WALL);
 	test_pass(1900);
@@ -395,6 +429,7 @@ int main(void)
 		ring_test(test_silent),
 		ring_test(test_original_is_silent),
 		ring_test(test_silent_while_hung),
+		ring_test(test_failed_long_ago),
 		ring_test(test_far_away),
 		ring_test(test_told_again),
 		ring_test(test_started_meanwhile),

@@ -119,9 +119,10 @@ static uint64_t member_retry_msecs(const struct ring_member *member)
 		      member->connected_msecs + RING_REDIAL_MSECS);
 }
 
-/* Not worth waiting for: the last attempt failed (one of several dead ones is
-   always being tried again), or who knows of a ring hears nothing of one of ours
-   for so long. But if we were hung meanwhile, it may have answered. */
+/* Not worth waiting for: the last attempt failed, and this one followed on it
+   (one of several dead ones is always being tried again), or who knows of a ring
+   hears nothing of one of ours for so long. But if we were hung meanwhile, it may
+   have answered. */
 static bool
 is_dead(const struct ring *ring, const struct ring_peer *peer,
 	const struct director_time *now)
@@ -135,7 +136,9 @@ is_dead(const struct ring *ring, const struct ring_peer *peer,
 	    peer->silent_msecs >= RING_FAST_DEAD_MSECS)
 		return TRUE;
 	return ring_member_last_failed(member) != 0 &&
-		now->msecs >= member->broke_until_msecs;
+		now->msecs >= member->broke_until_msecs &&
+		peer->created_msecs < member->retry_msecs +
+			RING_CONNECT_TIMEOUT_MSECS + RING_SILENCE_STEP_MSECS;
 }
 
 /* Who is far away gets longer than who isn't. */
