@@ -322,9 +322,13 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 		/* of a process that is gone */
 		return;
 	}
-	/* Its DIRECTOR may not have come to us. */
-	if (ring_member_is_later(origin, msg->instance))
-		(void)ring_member_restarted(origin, msg->instance);
+	if (ring_member_is_later(origin, msg->instance) &&
+	    origin->sync.instance != msg->instance) {
+		/* It has started again, and counts anew: we haven't heard of
+		   that yet. */
+		i_zero(&origin->sync);
+		origin->sync_count = 0;
+	}
 	switch (ring_member_sync(origin, &sync)) {
 	case RING_SYNC_IGNORE:
 		return;
