@@ -440,8 +440,9 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 			return;
 	} else if (msg->changed != 0 && msg->changed < backend->changed) {
 		/* It was added again, but who removed it has forgotten its
-		   users. */
-		ring_broadcast(ring, peer->member, msg);
+		   users. (Those of 2.3 would lose its time.) */
+		if (ring->min_minor >= RING_MINOR_OURS)
+			ring_broadcast(ring, peer->member, msg);
 		director_host_forget_users(director, backend,
 					   ring_peer_name(director, peer));
 		host_tell(ring, backend);
