@@ -100,9 +100,16 @@ ping_dead_after(const struct ring *ring, const struct ring_peer *peer)
 
 	if (!ping_is_fast(peer))
 		return ring->set.ping_idle_msecs;
-	msecs += peer->ping_msecs != UINT_MAX ? peer->ping_msecs :
-		I_MIN(peer->greeting_msecs * 2 + RING_FIRST_PING_MIN_MSECS,
-		      RING_FIRST_PING_MSECS);
+	if (peer->ping_msecs != UINT_MAX)
+		msecs += peer->ping_msecs;
+	else if (peer->users_sent > 0) {
+		/* they are before it in the queue */
+		msecs += RING_FIRST_PING_MSECS;
+	} else {
+		msecs += I_MIN(peer->greeting_msecs * 2 +
+			       RING_FIRST_PING_MIN_MSECS,
+			       RING_FIRST_PING_MSECS);
+	}
 	return I_MIN(msecs, ring->set.ping_idle_msecs);
 }
 
