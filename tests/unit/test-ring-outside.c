@@ -418,6 +418,25 @@ static void test_lost_long_ago(void **state ATTR_UNUSED)
 	assert_not_said(left, "DIRECTOR-LOST|10.0.0.5|");
 }
 
+/* Our right has started again. Nobody may hear of its commands before he hears of
+   that: he would take them for new once more. */
+static void test_restart_is_told_first(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_of(3, &left, &right);
+	broken(right);
+	for (i = 0; i < 20 && find_connecting("10.0.0.3") == NULL; i++)
+		test_pass(500);
+	forget_sent();
+	right = connecting_to("10.0.0.3");
+	ring_peer_connected(director, right->peer, &now);
+	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT + 1);
+	assert_said(left, t_strdup_printf("DIRECTOR|10.0.0.3|9090|1|%u",
+					  TEST_INSTANCE_RIGHT + 1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -437,6 +456,7 @@ int main(void)
 		ring_test(test_skipped_is_lost),
 		ring_test(test_alone_all_are_lost),
 		ring_test(test_lost_long_ago),
+		ring_test(test_restart_is_told_first),
 	};
 
 	return run_test_cases(tests);

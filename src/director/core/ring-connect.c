@@ -384,6 +384,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		    struct ring_message *msg, const struct director_time *now)
 {
 	struct ring_member *member = member_of_me(ring, peer, msg, now);
+	bool restarted;
 
 	if (member == NULL)
 		return;
@@ -418,7 +419,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 				 "secs", member->name, diff);
 		}
 	}
-	(void)ring_member_restarted(member, msg->instance);
+	restarted = ring_member_restarted(member, msg->instance);
 	ring_member_heard(member, msg->instance, now);
 	if (msg->even_clock != 0) {
 		ring_member_set_clock(member, msg->even_clock, now->wall,
@@ -435,6 +436,9 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		ring_tell_member(ring, member, member, now);
 		left_arrives(ring, peer, now);
 	} else {
+		/* Its commands must not come to anybody before that. */
+		if (restarted)
+			ring_tell_member(ring, member, member, now);
 		ring_outside_ends(ring, member);
 		ring_handshake_start(ring, peer, now);
 	}
