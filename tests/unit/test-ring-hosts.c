@@ -160,6 +160,77 @@ static void test_own_numbers(void **state ATTR_UNUSED)
 	assert_said(right, "HOST|10.0.0.2|9090|2000000001|10.1.0.1|");
 }
 
+/* What the process before had said is still on its way when we hear of the new
+   one. */
+static void test_numbers_of_before(void **state ATTR_UNUSED)
+{
+	const uint64_t started = TEST_WALL * 1000ULL;
+	struct test_conn *left, *right;
+	unsigned int seq = RING_FIRST_SEQ(started);
+
+	ring_of(4, &left, &right);
+	in(left, "DIRECTOR|10.0.0.4|9090|1|%llu",
+	   (unsigned long long)RING_INSTANCE(started, 0));
+	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
+	assert_said(right, "HOST-FLUSH|10.0.0.4|");
+	in(left, "DIRECTOR|10.0.0.4|9090|1|%llu",
+	   (unsigned long long)RING_INSTANCE(started + 2000, 0));
+	forget_sent();
+	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
+	assert_not_said(right, "HOST-FLUSH|10.0.0.4|");
+	seq = RING_FIRST_SEQ(started + 2000);
+	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
+	assert_said(right, "HOST-FLUSH|10.0.0.4|");
+	/* who doesn't know which process it is can't know that it is new */
+	in(left, "DIRECTOR|10.0.0.4|9090|1");
+	forget_sent();
+	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
+	assert_not_said(right, "HOST-FLUSH|10.0.0.4|");
+}
+
+static uint64_t own_instance(void)
+{
+	return ring_self(director_ring(director))->instance;
+}
+
+static unsigned int flush_seq(struct test_conn *conn)
+{
+	const char *p, *start = "\nHOST-FLUSH|10.0.0.2|9090|";
+
+	forget_sent();
+	assert_int_equal(director_host_flush(director, ip_of("10.1.0.1"),
+					     "doveadm: ", &now),
+			 DIRECTOR_HOST_OK);
+	ring_end();
+	p = strstr(str_c(conn->sent), start);
+	assert_non_null(p);
+	return strtoul(p + strlen(start), NULL, 10);
+}
+
+/* Somebody knows a later start of ours: the clock was set back. Who hears of one
+   that is later still must not take what we said before for new, nor what we say
+   then for old. */
+static void test_own_instance(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i, j, seq;
+
+	ring_of(3, &left, &right);
+	for (i = 0; i < 3; i++) {
+		/* The third time those that we used ourself are more. */
+		for (j = 0; j < (i < 2 ? 50 : 16000); j++)
+			seq = flush_seq(right);
+		in(left, "DIRECTOR|10.0.0.2|9090|1|%llu",
+		   (unsigned long long)own_instance() + 1);
+		assert_said(right, t_strdup_printf("DIRECTOR|10.0.0.2|9090|1|"
+			"%llu", (unsigned long long)own_instance()));
+		assert_in_range(RING_INSTANCE_FIRST_SEQ(own_instance()), seq,
+				seq + 60*60*4 + 2);
+		seq = flush_seq(right);
+		assert_true(seq > RING_INSTANCE_FIRST_SEQ(own_instance()));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -169,6 +240,8 @@ int main(void)
 		ring_test(test_host_removed),
 		ring_test(test_host_flushed),
 		ring_test(test_own_numbers),
+		ring_test(test_numbers_of_before),
+		ring_test(test_own_instance),
 	};
 
 	return run_test_cases(tests);

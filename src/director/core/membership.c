@@ -215,6 +215,8 @@ bool ring_member_restarted(struct ring_member *member, uint64_t instance)
 	member->instance = instance;
 	member->clock_known = FALSE;
 	ring_member_reset(member);
+	/* What the process before said is still under way. */
+	member->last_seq = RING_INSTANCE_FIRST_SEQ(instance);
 	return TRUE;
 }
 

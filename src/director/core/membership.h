@@ -40,6 +40,25 @@ struct ring_members;
    difference is measured anew. */
 #define RING_CLOCK_RENEW_MSECS (10*60*1000)
 
+/* What names a process start in the whole ring: of the same director a later
+   one is higher, and no two directors have the same. */
+#define RING_INSTANCE_BITS 14
+#define RING_INSTANCE_MSECS 16
+#define RING_INSTANCE(started_msecs, hash) \
+	(((uint64_t)(started_msecs) / RING_INSTANCE_MSECS << RING_INSTANCE_BITS) | \
+	 ((hash) & ((1U << RING_INSTANCE_BITS) - 1)))
+
+/* Sequence numbers begin behind those of an earlier process start, unless that
+   used up four in each second: what it had sent, and a director that was hung
+   passes on now, isn't taken for the new one's. */
+#define RING_SEQ_MSECS 250
+#define RING_FIRST_SEQ(started_msecs) \
+	((uint32_t)((started_msecs) / RING_SEQ_MSECS) & 0x7fffffff)
+/* The same of a process start as the ring knows it, or one less; 0 if that isn't
+   known */
+#define RING_INSTANCE_FIRST_SEQ(instance) \
+	RING_FIRST_SEQ(((instance) >> RING_INSTANCE_BITS) * RING_INSTANCE_MSECS)
+
 /* A SYNC as it travels */
 struct ring_sync_memory {
 	uint32_t seq;

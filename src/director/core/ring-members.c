@@ -136,6 +136,28 @@ member_removed(struct ring *ring, struct ring_member *member,
 	ring_changed(ring, now);
 }
 
+/* We take an instance that is so much later than one that we don't know: as many
+   numbers as fit in are enough for that process, and for us. */
+#define RING_ANEW_MSECS (60*60*1000)
+
+/* Takes a later instance than that one. The others look then at numbers that
+   are higher than its first one: none that was used before is. */
+static void start_anew(struct ring *ring, uint64_t instance)
+{
+	uint32_t first;
+
+	instance += RING_INSTANCE(RING_ANEW_MSECS, 0);
+	first = RING_INSTANCE_FIRST_SEQ(instance);
+	if (ring->last_seq >= first && ring->last_seq - first <
+				       RING_ANEW_MSECS / RING_SEQ_MSECS) {
+		instance += RING_INSTANCE((ring->last_seq - first + 1) *
+					  RING_SEQ_MSECS, 0);
+		first = RING_INSTANCE_FIRST_SEQ(instance);
+	}
+	ring->last_seq = I_MAX(ring->last_seq, first);
+	ring->self->instance = instance;
+}
+
 void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			  struct ring_message *msg,
 			  const struct director_time *now)
@@ -150,8 +172,7 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		if (ring_member_is_later(member, msg->instance)) {
 			/* Our clock was set back while we didn't run: the
 			   others take us for the process before us. */
-			member->instance = msg->instance +
-				RING_INSTANCE(1, 0);
+			start_anew(ring, msg->instance);
 			ring_tell_member(ring, member, NULL, now);
 		}
 		return;
@@ -181,7 +202,7 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			news = TRUE;
 		} else if (peer->done_received &&
 			   (peer->minor < RING_MINOR_OURS ||
-			    msg->instance == 0)) {
+			    (msg->instance == 0 && member->instance == 0))) {
 			/* It may have started again: those of 2.3 don't pass
 			   on which start it is. */
 			ring_member_reset(member);

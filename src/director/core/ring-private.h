@@ -158,25 +158,12 @@ struct ring_removed_host {
 	uint64_t removed_msecs;
 };
 
-/* What names a process start in the whole ring: of the same director a later
-   one is higher, and no two directors have the same. */
-#define RING_INSTANCE_BITS 14
-#define RING_INSTANCE(time, hash) \
-	(((uint64_t)(time) << RING_INSTANCE_BITS) | \
-	 ((hash) & ((1U << RING_INSTANCE_BITS) - 1)))
-
 /* Text that waits for the end of the turn. Kept beside the peer so that the
    adapter doesn't see it. */
 struct ring_peer_out {
 	struct ring_peer peer;
 	string_t *out;
 };
-
-/* Sequence numbers begin behind those of an earlier process start, unless that
-   used up four in each second: what it had sent, and a director that was hung
-   passes on now, isn't taken for the new one's. */
-#define RING_FIRST_SEQ(started_msecs) \
-	((uint32_t)((started_msecs) / 250) & 0x7fffffff)
 
 /* Higher ones of ours that others pass on aren't believed: more than enough may
    follow on it. */

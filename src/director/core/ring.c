@@ -86,7 +86,7 @@ struct ring *ring_init(struct director *director,
 	i_array_init(&ring->early_users, 8);
 	ring->self = ring_member_add(ring->members, &ring->set.self);
 	ring->self->self = TRUE;
-	ring->self->instance = RING_INSTANCE(set->started / 16,
+	ring->self->instance = RING_INSTANCE(set->started,
 					     ring_address_hash(&set->self));
 	ring->last_seq = RING_FIRST_SEQ(set->started);
 	for (i = 0; i < set->members_count; i++) {
