@@ -3,6 +3,7 @@
 /* The promise: nobody is on two backends. */
 
 #include "sim-check-private.h"
+#include "hash.h"
 
 struct sim_check *sim_check_init(struct sim *sim)
 {
@@ -10,6 +11,7 @@ struct sim_check *sim_check_init(struct sim *sim)
 	unsigned int i, j;
 
 	check->sim = sim;
+	hash_table_create(&check->commands_sent, sim->pool, 0, str_hash, strcmp);
 	for (i = 0; i < SIM_MAX_NODES; i++) {
 		for (j = 0; j < SIM_MAX_NODES; j++)
 			check->apart[i][j] = SIM_NO_EXCUSE;

@@ -44,6 +44,9 @@ void sim_check_commanded(struct sim_check *check,
 			 const struct sim_plan_item *item, bool whole);
 /* Not everybody can reach everybody, or not long enough ago */
 bool sim_check_is_partial(struct sim_check *check);
+/* A director sends this to another one, whole lines. */
+void sim_check_sent(struct sim_check *check, const struct sim_node *node,
+		    const void *data, size_t size);
 /* Called each second: nothing grows. */
 void sim_check_bounds(struct sim_check *check);
 /* Do all agree? If not, *what_r says on what not, *why_r how (on the data

@@ -141,8 +141,10 @@ static void node_send(void *context, struct ring_peer *peer,
 {
 	struct sim_node *node = context;
 
-	if (!node->dying)
+	if (!node->dying) {
+		sim_check_sent(node->sim->check, node, data, size);
 		sim_net_send(peer->connection, data, size);
+	}
 }
 
 static size_t node_queued(void *context ATTR_UNUSED, struct ring_peer *peer)
