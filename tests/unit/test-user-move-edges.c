@@ -114,6 +114,31 @@ static void test_forgotten(void **state ATTR_UNUSED)
 	assert_string_equal(lookup->ip, target);
 }
 
+/* Nor is he forgotten for those who join meanwhile. */
+static void test_forgotten_and_told(void **state ATTR_UNUSED)
+{
+	const char *target;
+	unsigned int i;
+
+	begin(3);
+	target = elsewhere("jane");
+	in(left, "USER-MOVE|10.0.0.1|9090|5|%u|%s|5", test_hash("jane"),
+	   target);
+	for (i = 0; i < 2; i++) {
+		if (i == 0)
+			in(left, "HOST-FLUSH|10.0.0.1|9090|6|%s", target);
+		else {
+			assert_int_equal(director_host_flush(director,
+				ip_of(target), "", &now), DIRECTOR_HOST_OK);
+		}
+		assert_true(test_user_exists("jane"));
+		assert_int_equal(user_table_flags(director_users(director),
+						  test_user("jane", "")),
+				 USER_FLAG_MOVING);
+		assert_string_equal(known("jane", ""), target);
+	}
+}
+
 /* His old backend gets its time after each session that ends there, whatever
    he has on the new one. */
 static void test_both_backends(void **state ATTR_UNUSED)
@@ -570,6 +595,7 @@ int main(void)
 		move_test(test_while_joining),
 		move_test(test_not_told_where),
 		move_test(test_forgotten),
+		move_test(test_forgotten_and_told),
 		move_test(test_both_backends),
 		move_test(test_not_left),
 		move_test(test_new_left),

@@ -288,6 +288,7 @@ flush_backend(struct director *director, struct backend *backend,
 		return FALSE;
 	log_sessions_left(director, &backend->ip, by, "flushed", "");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
+	user_moves_backend_flushed(director->moves, &backend->ip, now);
 	ring_host_flushed(director->ring, &backend->ip, now);
 	return TRUE;
 }
@@ -430,7 +431,8 @@ void director_host_drop(struct director *director, struct backend *backend,
 }
 
 void director_host_forget_users(struct director *director,
-				struct backend *backend, const char *by)
+				struct backend *backend, const char *by,
+				const struct director_time *now)
 {
 	const char *prefix = t_strconcat(by, ": ", NULL);
 
@@ -442,4 +444,5 @@ void director_host_forget_users(struct director *director,
 	}
 	log_sessions_left(director, &backend->ip, prefix, "flushed", "");
 	record_host_gone(director, &backend->ip, DIRECTOR_RECORD_HOST_FLUSH);
+	user_moves_backend_flushed(director->moves, &backend->ip, now);
 }

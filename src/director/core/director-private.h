@@ -273,7 +273,8 @@ void director_host_drop(struct director *director, struct backend *backend,
 			bool keep, const char *by,
 			const struct director_time *now);
 void director_host_forget_users(struct director *director,
-				struct backend *backend, const char *by);
+				struct backend *backend, const char *by,
+				const struct director_time *now);
 /* Removes it silently: another ring's list takes its place. */
 void director_host_forget(struct director *director, struct backend *backend);
 /* The user, or USER_IDX_NONE. Who is being moved is always there, unless his new

@@ -444,7 +444,7 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 		if (ring->min_minor >= RING_MINOR_OURS)
 			ring_broadcast(ring, peer->member, msg);
 		director_host_forget_users(director, backend,
-					   ring_peer_name(director, peer));
+					   ring_peer_name(director, peer), now);
 		host_tell(ring, backend);
 		return;
 	}
@@ -482,6 +482,6 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 		host_flush_tell(ring, &backend->ip);
 	backend->told_msecs = 0;
 	director_host_forget_users(director, backend,
-				   ring_peer_name(director, peer));
+				   ring_peer_name(director, peer), now);
 	ring_changed(ring, now);
 }

@@ -319,6 +319,21 @@ void user_moves_backend_removed(struct user_moves *moves,
 	i_free(list);
 }
 
+void user_moves_backend_flushed(struct user_moves *moves,
+				const struct ip_addr *ip,
+				const struct director_time *now)
+{
+	struct priorityq_item *const *items = priorityq_items(moves->queue);
+	unsigned int i, count = priorityq_count(moves->queue);
+	struct user_move *move;
+
+	for (i = 0; i < count; i++) {
+		move = container_of(items[i], struct user_move, item);
+		if (net_ip_compare(&move->target, ip))
+			move_place(moves, move, now);
+	}
+}
+
 /* -- Begins -- */
 
 /* Until when answers of before may become sessions, and his backend may need

@@ -31,6 +31,10 @@ void user_moves_session_started(struct user_moves *moves, const char *tag,
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
 			      uint32_t hash, const struct ip_addr *ip,
 			      const struct director_time *now);
+/* The backend's users were forgotten, except those who are being moved to it. */
+void user_moves_backend_flushed(struct user_moves *moves,
+				const struct ip_addr *ip,
+				const struct director_time *now);
 /* The backend was removed: users who are being moved to it go where hashing puts
    them now, if there is a backend for them. */
 void user_moves_backend_removed(struct user_moves *moves,
