@@ -233,6 +233,52 @@ static void test_lost_again(void **state ATTR_UNUSED)
 	assert_false(is_lost("10.0.0.1"));
 }
 
+/* Each process of a director has a clock of its own. What the one before said may
+   come after the new one's greeting. */
+static void test_clock_of_before(void **state ATTR_UNUSED)
+{
+	const long long ago = (long long)TEST_WALL - 30000;
+	struct test_conn *left, *right, *new;
+
+	ring_of_two(&left, &right);
+	new = incoming("10.0.0.2");
+	in(new, "VERSION|director|1|10");
+	in(new, "ME|10.0.0.2|9090|%lld|%u|%lld", ago, TEST_INSTANCE_RIGHT + 1,
+	   ago);
+	in(right, "PING|%u|0", TEST_WALL);
+	in(right, "USER|%u|10.1.0.1|%lld|%u", test_hash("jane"), ago,
+	   TEST_INSTANCE_RIGHT + 1);
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+}
+
+/* So it is where somebody tells of it who doesn't know that it has started
+   again. */
+static void test_clock_told_of_before(void **state ATTR_UNUSED)
+{
+	const long long ahead = (long long)TEST_WALL + 30000;
+	struct test_conn *left, *right;
+
+	ring_of(4, &left, &right);
+	in(right, "DIRECTOR|10.0.0.4|9090|1|445");
+	in(right, "DIRECTOR|10.0.0.4|9090|1|444|%lld", ahead);
+	in(right, "USER|%u|10.1.0.1|%u|445", test_hash("jane"), TEST_WALL);
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+}
+
+/* It takes another name for the same process: its clock counts on. */
+static void test_clock_after_new_instance(void **state ATTR_UNUSED)
+{
+	const long long ago = (long long)TEST_WALL - 30000;
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	in(left, "DIRECTOR|10.0.0.1|9090|1|%u", TEST_INSTANCE_LEFT + 1);
+	in(left, "PING|%lld|0", ago);
+	in(right, "USER|%u|10.1.0.1|%lld|%u", test_hash("jane"), ago,
+	   TEST_INSTANCE_LEFT + 1);
+	assert_string_equal(known("jane", ""), "10.1.0.1");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -245,6 +291,9 @@ int main(void)
 		ring_test(test_users_before_handshake_are_limited),
 		ring_test(test_weak_user_of_the_other_part),
 		ring_test(test_lost_again),
+		ring_test(test_clock_of_before),
+		ring_test(test_clock_told_of_before),
+		ring_test(test_clock_after_new_instance),
 	};
 
 	return run_test_cases(tests);

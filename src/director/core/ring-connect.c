@@ -419,6 +419,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 				 "secs", member->name, diff);
 		}
 	}
+	peer->instance = msg->instance;
 	restarted = ring_member_restarted(member, msg->instance);
 	ring_member_heard(member, msg->instance, now);
 	if (msg->even_clock != 0) {

@@ -212,8 +212,10 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			ring_send_member(ring, peer, member, now);
 		}
 	}
+	if (member == peer->member && msg->instance != 0)
+		peer->instance = msg->instance;
 	/* Its ME may have waited until we had started. This hasn't. */
-	if (msg->even_clock != 0 &&
+	if (msg->even_clock != 0 && msg->instance == member->instance &&
 	    (!member->clock_known || member == peer->member)) {
 		ring_member_set_clock(member, msg->even_clock, now->wall,
 				      now->msecs);

@@ -55,7 +55,9 @@ void ring_handle_ping(struct ring *ring, struct ring_peer *peer,
 				 ring_peer_name(ring->director, peer),
 				 (unsigned int)(now->clock - msg->timestamp));
 		}
-		if (ping_is_fast(peer)) {
+		/* (each process has another clock) */
+		if (ping_is_fast(peer) &&
+		    peer->instance == peer->member->instance) {
 			ring_member_set_clock(peer->member, msg->timestamp,
 					      now->wall, now->msecs);
 		}

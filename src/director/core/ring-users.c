@@ -444,7 +444,7 @@ void ring_handle_hand_user(struct ring *ring, struct ring_peer *peer,
 	idx = user_refresh(ring, msg, backend,
 			   message_time(ring, msg, peer->minor <
 					RING_MINOR_OURS ? 0 :
-					peer->member->instance, now),
+					peer->instance, now),
 			   msg->weak, now, &result);
 	if (idx == USER_IDX_NONE)
 		return;

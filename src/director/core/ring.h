@@ -48,6 +48,8 @@ struct ring_peer {
 	unsigned int ping_msecs;
 
 	/* -- the core's own -- */
+	/* Which process start of the member it is; 0 = not told */
+	uint64_t instance;
 	uint64_t created_msecs;
 	/* So long it took until it said ME */
 	unsigned int greeting_msecs;
