@@ -141,6 +141,55 @@ static void test_host_flushed(void **state ATTR_UNUSED)
 	assert_not_said(right, "HOST-FLUSH|10.0.0.2|");
 }
 
+static void flush_comes(struct test_conn *conn, unsigned int seq)
+{
+	in(conn, "HOST-FLUSH|10.0.0.1|9090|%u|10.1.0.1", seq);
+}
+
+static void user_comes(struct test_conn *conn)
+{
+	in(conn, "USER|%u|10.1.0.1|%u|%u", test_hash("jane"), TEST_WALL,
+	   TEST_INSTANCE_RIGHT);
+	assert_true(test_user_exists("jane"));
+}
+
+/* A flush comes both ways round the ring: what others told before it may come the
+   slower way behind what came the faster one. */
+static void test_host_flushed_behind(void **state ATTR_UNUSED)
+{
+	const char *own = "HOST-FLUSH|10.0.0.2|9090|";
+	struct test_conn *left, *right;
+
+	ring_of(3, &left, &right);
+	user_comes(left);
+	flush_comes(left, 1);
+	flush_comes(right, 1);
+	assert_not_said(left, own);
+
+	/* nobody is on his way for so long */
+	flush_comes(left, 2);
+	user_comes(right);
+	test_set_time(now.msecs + 10000);
+	flush_comes(right, 2);
+	assert_true(test_user_exists("jane"));
+	assert_not_said(left, own);
+
+	flush_comes(left, 3);
+	user_comes(right);
+	flush_comes(right, 3);
+	assert_false(test_user_exists("jane"));
+	assert_said(left, own);
+	assert_said(right, own);
+
+	/* if it is always slower this has to end */
+	forget_sent();
+	flush_comes(left, 4);
+	user_comes(right);
+	flush_comes(right, 4);
+	assert_true(test_user_exists("jane"));
+	assert_not_said(left, own);
+}
+
 /* The clock was set back before we started. A director that had hung passes on
    what the process before had sent, and everybody takes ours to be older. */
 static void test_own_numbers(void **state ATTR_UNUSED)
@@ -239,6 +288,7 @@ int main(void)
 		ring_test(test_host_changed_untold),
 		ring_test(test_host_removed),
 		ring_test(test_host_flushed),
+		ring_test(test_host_flushed_behind),
 		ring_test(test_own_numbers),
 		ring_test(test_numbers_of_before),
 		ring_test(test_own_instance),

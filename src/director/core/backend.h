@@ -33,6 +33,10 @@ struct backend {
 	/* Monotonic msecs, when the ring was told of a user of it last; 0 =
 	   never since it was flushed */
 	uint64_t told_msecs;
+	/* When its users were flushed last; whether the ring told of one of its
+	   since; when they were flushed for that reason last. 0 = never */
+	uint64_t flushed_msecs, crossed_msecs;
+	bool taken_since;
 	/* Which slot users who are assigned from now on get. */
 	uint16_t slot;
 };

@@ -171,6 +171,13 @@ static void host_flush_tell(struct ring *ring, const struct ip_addr *ip)
 	ring_broadcast(ring, NULL, &msg);
 }
 
+static void host_flushed(struct backend *backend, const struct director_time *now)
+{
+	backend->told_msecs = 0;
+	backend->flushed_msecs = I_MAX(now->msecs, 1);
+	backend->taken_since = FALSE;
+}
+
 void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
 		       const struct director_time *now)
 {
@@ -178,7 +185,7 @@ void ring_host_flushed(struct ring *ring, const struct ip_addr *ip,
 		backend_lookup(ring->director->backends, ip);
 
 	if (backend != NULL)
-		backend->told_msecs = 0;
+		host_flushed(backend, now);
 	host_flush_tell(ring, ip);
 	ring_changed(ring, now);
 }
@@ -461,26 +468,41 @@ void ring_handle_host_remove(struct ring *ring, struct ring_peer *peer,
 	}
 }
 
+static bool happened(uint64_t msecs, unsigned int within_msecs,
+		     const struct director_time *now)
+{
+	return msecs != 0 && now->msecs < msecs + within_msecs;
+}
+
 void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 			    struct ring_message *msg,
 			    const struct director_time *now)
 {
 	struct director *director = ring->director;
-	struct backend *backend;
+	struct backend *backend = backend_lookup(director->backends, &msg->ip);
 
-	if (!ring_accept(ring, msg))
-		return;
-	ring_early_users_forget(ring, &msg->ip);
-	backend = backend_lookup(director->backends, &msg->ip);
-	if (backend == NULL)
-		return;
-	ring_broadcast(ring, peer->member, msg);
-	/* Users of it that we told of may meet the flush on the way, and come
-	   after it: whoever takes them has to forget them, too. */
-	if (backend->told_msecs != 0 &&
-	    now->msecs < backend->told_msecs + RING_CROSSING_MSECS)
+	if (!ring_accept(ring, msg)) {
+		/* It has come the other way before. Users who were told before
+		   it may have come this way, and we have passed them on. */
+		if (backend == NULL || !backend->taken_since ||
+		    !happened(backend->flushed_msecs, RING_CROSSING_MSECS,
+			      now) ||
+		    happened(backend->crossed_msecs, RING_CROSSED_MSECS, now))
+			return;
+		backend->crossed_msecs = I_MAX(now->msecs, 1);
 		host_flush_tell(ring, &backend->ip);
-	backend->told_msecs = 0;
+	} else {
+		ring_early_users_forget(ring, &msg->ip);
+		if (backend == NULL)
+			return;
+		ring_broadcast(ring, peer->member, msg);
+		/* Users of it that we told of may meet the flush on the way,
+		   and come after it: whoever takes them has to forget them,
+		   too. */
+		if (happened(backend->told_msecs, RING_CROSSING_MSECS, now))
+			host_flush_tell(ring, &backend->ip);
+	}
+	host_flushed(backend, now);
 	director_host_forget_users(director, backend,
 				   ring_peer_name(director, peer), now);
 	ring_changed(ring, now);

@@ -18,6 +18,9 @@
 #define RING_SYNC_RESEND_MSECS 5000
 /* So long a message may be on its way */
 #define RING_CROSSING_MSECS 10000
+/* A backend isn't flushed more often for users who came behind its flush: on a
+   way that is always slower than the round, they would come for ever. */
+#define RING_CROSSED_MSECS 60000
 /* A removed director or backend is remembered so long, so that nobody who was
    apart brings it back. */
 #define RING_REMOVED_PURGE_MSECS (24*60*60*1000)
