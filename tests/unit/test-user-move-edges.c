@@ -134,7 +134,7 @@ static void test_forgotten_and_told(void **state ATTR_UNUSED)
 		assert_true(test_user_exists("jane"));
 		assert_int_equal(user_table_flags(director_users(director),
 						  test_user("jane", "")),
-				 USER_FLAG_MOVING);
+				 USER_FLAG_MOVING | USER_FLAG_JOURNALED);
 		assert_string_equal(known("jane", ""), target);
 	}
 }

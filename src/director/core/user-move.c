@@ -194,6 +194,27 @@ move_place(struct user_moves *moves, struct user_move *move,
 	user_table_set_flags(users, idx, USER_FLAG_MOVING, USER_FLAG_WEAK);
 }
 
+/* His entry went with the others of the backend. The journal may have him where he
+   was before. */
+static void
+move_place_again(struct user_moves *moves, struct user_move *move,
+		 const struct director_time *now)
+{
+	user_idx_t idx;
+
+	move_place(moves, move, now);
+	idx = move_user(moves, move);
+	if (idx != USER_IDX_NONE) {
+		user_table_set_flags(moves->director->users, idx,
+				     USER_FLAG_JOURNALED, 0);
+	}
+}
+
+void user_moves_number_from(struct user_moves *moves, uint32_t number)
+{
+	moves->last_number = I_MAX(moves->last_number, number);
+}
+
 /* -- Ends -- */
 
 bool user_moves_is_stale(const struct user_moves *moves, const char *tag,
@@ -220,7 +241,7 @@ void user_move_end(struct user_moves *moves, struct user_move *move,
 	moves->moved[i].wall = now->wall;
 	if (idx == USER_IDX_NONE && !move->nowhere) {
 		/* forgotten, because we have joined a ring meanwhile */
-		move_place(moves, move, now);
+		move_place_again(moves, move, now);
 		idx = move_user(moves, move);
 	}
 	if (idx == USER_IDX_NONE)
@@ -330,7 +351,7 @@ void user_moves_backend_flushed(struct user_moves *moves,
 	for (i = 0; i < count; i++) {
 		move = container_of(items[i], struct user_move, item);
 		if (net_ip_compare(&move->target, ip))
-			move_place(moves, move, now);
+			move_place_again(moves, move, now);
 	}
 }
 

@@ -31,6 +31,8 @@ void user_moves_session_started(struct user_moves *moves, const char *tag,
 void user_moves_session_ended(struct user_moves *moves, const char *tag,
 			      uint32_t hash, const struct ip_addr *ip,
 			      const struct director_time *now);
+/* Moves that begin from now on have names with higher numbers than that. */
+void user_moves_number_from(struct user_moves *moves, uint32_t number);
 /* The backend's users were forgotten, except those who are being moved to it. */
 void user_moves_backend_flushed(struct user_moves *moves,
 				const struct ip_addr *ip,
