@@ -131,6 +131,22 @@ static void test_users_told_before_handshake(void **state ATTR_UNUSED)
 	assert_string_equal(known("ann", ""), "none");
 }
 
+/* Who comes behind a flush is forgotten when it comes again. */
+static void test_users_flushed_twice_before_handshake(void **state ATTR_UNUSED)
+{
+	const char *flush = "HOST-FLUSH|10.0.0.3|9090|1|10.1.0.1";
+	struct test_conn *right;
+
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 10);
+	in(right, "%s", flush);
+	in(right, "USER|%u|10.1.0.1|%u|333", test_hash("jane"), TEST_WALL);
+	in(right, "%s", flush);
+	test_pass(6000);
+	(void)left_joins("10.0.0.1", TEST_INSTANCE_LEFT, TRUE, NULL);
+	assert_string_equal(known("jane", ""), "none");
+}
+
 static void test_users_flushed_before_handshake(void **state ATTR_UNUSED)
 {
 	struct test_conn *right;
@@ -233,6 +249,28 @@ static void test_lost_again(void **state ATTR_UNUSED)
 	assert_false(is_lost("10.0.0.1"));
 }
 
+/* Its clock was set back before it started. It learns that from us, and its
+   numbers begin when it has taken a later instance. */
+static void test_older_greeting(void **state ATTR_UNUSED)
+{
+	const char *flush = "HOST-FLUSH|10.0.0.1|9090|";
+	struct test_conn *left, *right, *new;
+
+	ring_of(3, &left, &right);
+	in(left, "%s5|10.1.0.1", flush);
+	assert_said(right, flush);
+	new = incoming("10.0.0.1");
+	greet(new, "10.0.0.1", 10, TEST_INSTANCE_LEFT - 1);
+	assert_said(new, t_strdup_printf("DIRECTOR|10.0.0.1|9090|1|%u",
+					 TEST_INSTANCE_LEFT));
+	forget_sent();
+	in(right, "%s5|10.1.0.1", flush);
+	assert_not_said(new, flush);
+	in(new, "DIRECTOR|10.0.0.1|9090|1|%u", TEST_INSTANCE_LEFT + 1);
+	in(new, "%s1|10.1.0.1", flush);
+	assert_said(right, flush);
+}
+
 /* Each process of a director has a clock of its own. What the one before said may
    come after the new one's greeting. */
 static void test_clock_of_before(void **state ATTR_UNUSED)
@@ -288,9 +326,11 @@ int main(void)
 		ring_test(test_user_told_at_start),
 		ring_test(test_users_told_before_handshake),
 		ring_test(test_users_flushed_before_handshake),
+		ring_test(test_users_flushed_twice_before_handshake),
 		ring_test(test_users_before_handshake_are_limited),
 		ring_test(test_weak_user_of_the_other_part),
 		ring_test(test_lost_again),
+		ring_test(test_older_greeting),
 		ring_test(test_clock_of_before),
 		ring_test(test_clock_told_of_before),
 		ring_test(test_clock_after_new_instance),

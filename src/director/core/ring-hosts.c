@@ -492,9 +492,10 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 		backend->crossed_msecs = I_MAX(now->msecs, 1);
 		host_flush_tell(ring, &backend->ip);
 	} else {
-		ring_early_users_forget(ring, &msg->ip);
-		if (backend == NULL)
+		if (backend == NULL) {
+			ring_early_users_forget(ring, &msg->ip);
 			return;
+		}
 		ring_broadcast(ring, peer->member, msg);
 		/* Users of it that we told of may meet the flush on the way,
 		   and come after it: whoever takes them has to forget them,
@@ -502,6 +503,7 @@ void ring_handle_host_flush(struct ring *ring, struct ring_peer *peer,
 		if (happened(backend->told_msecs, RING_CROSSING_MSECS, now))
 			host_flush_tell(ring, &backend->ip);
 	}
+	ring_early_users_forget(ring, &backend->ip);
 	host_flushed(backend, now);
 	director_host_forget_users(director, backend,
 				   ring_peer_name(director, peer), now);

@@ -416,7 +416,10 @@ void ring_handle_user(struct ring *ring, struct ring_peer *peer,
 	idx = user_refresh(ring, msg, backend, timestamp, FALSE, now, &result);
 	if (idx == USER_IDX_NONE || result == REFRESH_SAME)
 		return;
-	backend->taken_since = TRUE;
+	/* (those of before the flush only) */
+	if (timestamp <= now->wall + 1 - (time_t)((now->msecs -
+					backend->flushed_msecs) / 1000))
+		backend->taken_since = TRUE;
 	if (result == REFRESH_CHANGED && msg->has_timestamp &&
 	    user_table_slot(ring->director->users, idx) == backend->slot)
 		ring_broadcast_user(ring, peer->member, msg, timestamp, now);
