@@ -161,7 +161,6 @@ static void test_host_flushed_behind(void **state ATTR_UNUSED)
 	struct test_conn *left, *right;
 
 	ring_of(3, &left, &right);
-	user_comes(left);
 	flush_comes(left, 1);
 	flush_comes(right, 1);
 	assert_not_said(left, own);
@@ -230,11 +229,17 @@ static void test_numbers_of_before(void **state ATTR_UNUSED)
 	seq = RING_FIRST_SEQ(started + 2000);
 	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
 	assert_said(right, "HOST-FLUSH|10.0.0.4|");
+	in(left, "SYNC|10.0.0.4|9090|7|10|%u", TEST_WALL);
 	/* who doesn't know which process it is can't know that it is new */
 	in(left, "DIRECTOR|10.0.0.4|9090|1");
 	forget_sent();
 	in(left, "HOST-FLUSH|10.0.0.4|9090|%u|10.1.0.1", seq + 1);
 	assert_not_said(right, "HOST-FLUSH|10.0.0.4|");
+	/* unless it is of 2.3 now, and counts from 1 */
+	in(left, "SYNC|10.0.0.4|9090|1|9|%u", TEST_WALL);
+	assert_said(right, "SYNC|10.0.0.4|9090|1|");
+	in(left, "HOST-FLUSH|10.0.0.4|9090|1|10.1.0.1");
+	assert_said(right, "HOST-FLUSH|10.0.0.4|9090|1|");
 }
 
 static uint64_t own_instance(void)
@@ -274,7 +279,7 @@ static void test_own_instance(void **state ATTR_UNUSED)
 		assert_said(right, t_strdup_printf("DIRECTOR|10.0.0.2|9090|1|"
 			"%llu", (unsigned long long)own_instance()));
 		assert_in_range(RING_INSTANCE_FIRST_SEQ(own_instance()), seq,
-				seq + 60*60*4 + 2);
+				seq + 2*5*60*4 + 2);
 		seq = flush_seq(right);
 		assert_true(seq > RING_INSTANCE_FIRST_SEQ(own_instance()));
 	}

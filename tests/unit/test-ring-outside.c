@@ -437,6 +437,26 @@ static void test_restart_is_told_first(void **state ATTR_UNUSED)
 					  TEST_INSTANCE_RIGHT + 1));
 }
 
+/* One of 2.3 may be the same process as before. */
+static void test_original_comes_back(void **state ATTR_UNUSED)
+{
+	struct test_conn *left, *right;
+	unsigned int i;
+
+	ring_start(2, 3);
+	right = right_joins("10.0.0.3", 9);
+	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs_minor(left, right, "9");
+	broken(right);
+	for (i = 0; i < 20 && find_connecting("10.0.0.3") == NULL; i++)
+		test_pass(500);
+	forget_sent();
+	right = connecting_to("10.0.0.3");
+	ring_peer_connected(director, right->peer, &now);
+	greet(right, "10.0.0.3", 9, 0);
+	assert_not_said(left, "DIRECTOR|10.0.0.3|");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -457,6 +477,7 @@ int main(void)
 		ring_test(test_alone_all_are_lost),
 		ring_test(test_lost_long_ago),
 		ring_test(test_restart_is_told_first),
+		ring_test(test_original_comes_back),
 	};
 
 	return run_test_cases(tests);

@@ -174,6 +174,12 @@ void ring_member_set_clock(struct ring_member *member, time_t its_now,
 
 bool ring_member_accept_seq(struct ring_member *member, uint32_t seq)
 {
+	uint32_t first = RING_INSTANCE_FIRST_SEQ(member->instance);
+
+	if (seq < first && first - seq > RING_OTHER_SEQS) {
+		/* It isn't ours any more: those of 2.3 begin with 1. */
+		(void)ring_member_restarted(member, 0);
+	}
 	if (seq <= member->last_seq)
 		return FALSE;
 	member->last_seq = seq;
@@ -198,11 +204,16 @@ bool ring_member_is_later(const struct ring_member *member, uint64_t instance)
 	return instance > member->instance;
 }
 
+void ring_member_reset_sync(struct ring_member *member)
+{
+	i_zero(&member->sync);
+	member->sync_count = 0;
+}
+
 void ring_member_reset(struct ring_member *member)
 {
 	member->last_seq = 0;
-	i_zero(&member->sync);
-	member->sync_count = 0;
+	ring_member_reset_sync(member);
 	member->sync_is_delayed = FALSE;
 	member->wrong_hosts_hash = 0;
 	i_zero(&member->weak);

@@ -59,6 +59,10 @@ struct ring_members;
 #define RING_INSTANCE_FIRST_SEQ(instance) \
 	RING_FIRST_SEQ(((instance) >> RING_INSTANCE_BITS) * RING_INSTANCE_MSECS)
 
+/* Numbers that are so much lower than that are of a process that counts otherwise:
+   two weeks */
+#define RING_OTHER_SEQS (14*24*60*60 * 1000ULL / RING_SEQ_MSECS)
+
 /* A SYNC as it travels */
 struct ring_sync_memory {
 	uint32_t seq;
@@ -88,7 +92,8 @@ struct ring_member {
 	/* Which process start of it told us its sequence numbers; 0 if it is
 	   one that doesn't tell (2.3). */
 	uint64_t instance;
-	/* Highest sequence number of a command that came from it */
+	/* Highest sequence number of a command that came from it, or what its
+	   process begins behind */
 	uint32_t last_seq;
 
 	/* The USER-WEAKs that came from it last, by seq modulo the size, and how
@@ -187,6 +192,8 @@ bool ring_member_accept_weak(struct ring_member *member, uint32_t seq);
 /* Somebody tells that this is a process start of it: is it a later one than
    what we know? */
 bool ring_member_is_later(const struct ring_member *member, uint64_t instance);
+/* Its SYNCs may have any number again. */
+void ring_member_reset_sync(struct ring_member *member);
 /* Whatever was seen of it may come again. */
 void ring_member_reset(struct ring_member *member);
 /* It has started (again): what was seen is of no use any more. instance: as it

@@ -420,9 +420,13 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		}
 	}
 	peer->instance = msg->instance;
-	restarted = ring_member_restarted(member, msg->instance);
+	/* An earlier one than we know of (its clock was set back, or it said this
+	   before it took a later one) will be told so below. */
+	restarted = (msg->instance == 0 || member->instance == 0 ||
+		     ring_member_is_later(member, msg->instance)) &&
+		ring_member_restarted(member, msg->instance);
 	ring_member_heard(member, msg->instance, now);
-	if (msg->even_clock != 0) {
+	if (msg->even_clock != 0 && msg->instance == member->instance) {
 		ring_member_set_clock(member, msg->even_clock, now->wall,
 				      now->msecs);
 	}
@@ -437,8 +441,9 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 		ring_tell_member(ring, member, member, now);
 		left_arrives(ring, peer, now);
 	} else {
-		/* Its commands must not come to anybody before that. */
-		if (restarted)
+		/* Its commands must not come to anybody before that. (Of 2.3
+		   nobody knows.) */
+		if (restarted && msg->instance != 0)
 			ring_tell_member(ring, member, member, now);
 		ring_outside_ends(ring, member);
 		ring_handshake_start(ring, peer, now);

@@ -138,24 +138,35 @@ member_removed(struct ring *ring, struct ring_member *member,
 
 /* We take an instance that is so much later than one that we don't know: as many
    numbers as fit in are enough for that process, and for us. */
-#define RING_ANEW_MSECS (60*60*1000)
+#define RING_ANEW_MSECS (5*60*1000)
+/* or later still if we used more numbers ourself, but not for more than these */
+#define RING_ANEW_MAX_SEQS (60*60*1000 / RING_SEQ_MSECS)
 
 /* Takes a later instance than that one. The others look then at numbers that
-   are higher than its first one: none that was used before is. */
+   are higher than its first one: those that were used before aren't, unless that
+   process used more than there were quarters of a second until our start, and
+   RING_ANEW_MSECS more. */
 static void start_anew(struct ring *ring, uint64_t instance)
 {
 	uint32_t first;
 
-	instance += RING_INSTANCE(RING_ANEW_MSECS, 0);
+	/* (a process before us may have done so, too: another one) */
+	instance += RING_INSTANCE(RING_ANEW_MSECS + ring->set.started %
+				  RING_ANEW_MSECS, 0);
 	first = RING_INSTANCE_FIRST_SEQ(instance);
 	if (ring->last_seq >= first && ring->last_seq - first <
-				       RING_ANEW_MSECS / RING_SEQ_MSECS) {
+				       RING_ANEW_MAX_SEQS) {
 		instance += RING_INSTANCE((ring->last_seq - first + 1) *
 					  RING_SEQ_MSECS, 0);
 		first = RING_INSTANCE_FIRST_SEQ(instance);
 	}
 	ring->last_seq = I_MAX(ring->last_seq, first);
 	ring->self->instance = instance;
+	user_moves_number_from(ring->director->moves, first);
+	if (!ring->synced) {
+		/* Our SYNC with the one before is ignored by now. */
+		ring->sync_needed = TRUE;
+	}
 }
 
 void ring_handle_director(struct ring *ring, struct ring_peer *peer,
@@ -181,7 +192,7 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 		if (!ring_members_make_room(ring, &msg->director, now))
 			return;
 		member = ring_member_new(ring, &msg->director, peer->member->name);
-		member->instance = msg->instance;
+		(void)ring_member_restarted(member, msg->instance);
 		member->changed = I_MAX(msg->changed, 1);
 		news = TRUE;
 	} else {
@@ -206,8 +217,10 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 			/* It may have started again: those of 2.3 don't pass
 			   on which start it is. */
 			ring_member_reset(member);
-		} else if (msg->instance != 0 &&
-			   msg->instance != member->instance) {
+		} else if (msg->instance == 0) {
+			/* or it is of 2.3 now: its numbers tell */
+			ring_member_reset_sync(member);
+		} else if (msg->instance != member->instance) {
 			/* its clock was set back: it has to learn it */
 			ring_send_member(ring, peer, member, now);
 		}
