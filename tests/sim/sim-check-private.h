@@ -38,6 +38,8 @@ struct check_hold {
 	   or they are still together */
 	uint64_t told[SIM_MAX_NODES];
 	bool lmtp;
+	/* Ended: he was there. */
+	bool came;
 	/* Nobody can know of it. */
 	bool unseen;
 	/* Its login process is stopped: it can't be kicked. */
@@ -96,8 +98,7 @@ struct sim_check {
 	uint64_t forgotten[SIM_MAX_BACKENDS];
 
 	struct check_command commands[SIM_MAX_BACKENDS];
-	/* "node its-start origin its-start command number": when it was sent
-	   first */
+	/* "node.start line": when it was sent first */
 	HASH_TABLE(char *, uint64_t *) commands_sent;
 
 	struct check_user users[SIM_MAX_USERS + SIM_MAX_PROBES][SIM_MAX_TAGS];

@@ -37,7 +37,7 @@ static bool check_is_live(const struct sim_check *check,
 			  const struct check_hold *hold)
 {
 	return hold->ended == UINT64_MAX ||
-		(!hold->lmtp &&
+		(!hold->lmtp && hold->came &&
 		 check->sim->now < hold->ended + CHECK_KICK_DELAY);
 }
 
@@ -295,8 +295,10 @@ sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 	return new_hold;
 }
 
-void sim_check_ended(struct sim_check *check, struct check_hold *hold)
+void sim_check_ended(struct sim_check *check, struct check_hold *hold,
+		     bool came)
 {
+	hold->came = came;
 	hold->ended = check->sim->now;
 }
 

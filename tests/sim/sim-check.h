@@ -22,7 +22,9 @@ struct check_hold *
 sim_check_admitted(struct sim_check *check, const struct sim_node *node,
 		   unsigned int user, unsigned int tag,
 		   const struct ip_addr *ip, bool lmtp);
-void sim_check_ended(struct sim_check *check, struct check_hold *hold);
+/* came: he was on the backend (or at least on his way to it). */
+void sim_check_ended(struct sim_check *check, struct check_hold *hold,
+		     bool came);
 /* An administrator moves him. */
 void sim_check_moved(struct sim_check *check, unsigned int user,
 		     unsigned int tag, const struct ip_addr *ip);

@@ -41,7 +41,7 @@ void sim_session_over(struct sim_session *session)
 	session->live = FALSE;
 	sim_trace(sim, session->node, "session of %s on %s ends",
 		  client_name(session), net_ip2addr(&session->ip));
-	sim_check_ended(sim->check, session->hold);
+	sim_check_ended(sim->check, session->hold, session->started);
 }
 
 static void client_end_now(struct sim *sim ATTR_UNUSED, void *arg,
