@@ -98,7 +98,7 @@ struct sim_check {
 	uint64_t forgotten[SIM_MAX_BACKENDS];
 
 	struct check_command commands[SIM_MAX_BACKENDS];
-	/* "node.start line": when it was sent first */
+	/* "node.start origin's-start line": when it was sent first */
 	HASH_TABLE(char *, uint64_t *) commands_sent;
 
 	struct check_user users[SIM_MAX_USERS + SIM_MAX_PROBES][SIM_MAX_TAGS];

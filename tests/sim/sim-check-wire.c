@@ -18,6 +18,25 @@ static bool wire_is_command(const char *name)
 	return FALSE;
 }
 
+/* Which start of the director the number is of, as far as numbers tell; 0 =
+   another one than the present one */
+static unsigned int
+wire_start(const struct sim *sim, const char *const *args, uint32_t number)
+{
+	const struct sim_node *node;
+	struct ring_address address;
+
+	if (net_addr2ip(args[1], &address.ip) < 0 ||
+	    net_str2port(args[2], &address.port) < 0)
+		return 0;
+	for (node = sim->nodes; node < sim->nodes + sim->nodes_count; node++) {
+		if (ring_address_cmp(&node->address, &address) == 0 &&
+		    number > RING_FIRST_SEQ(node->started_msecs))
+			return node->incarnation;
+	}
+	return 0;
+}
+
 static void
 wire_line(struct sim_check *check, const struct sim_node *node, const char *line)
 {
@@ -30,9 +49,8 @@ wire_line(struct sim_check *check, const struct sim_node *node, const char *line
 	if (str_array_length(args) < 5 || !wire_is_command(args[0]) ||
 	    str_to_uint32(args[3], &number) < 0)
 		return;
-	/* A new process of its origin may begin with numbers that were: all of
-	   the line counts. */
-	key = t_strdup_printf("%u.%u %s", node->idx, node->incarnation, line);
+	key = t_strdup_printf("%u.%u %u %s", node->idx, node->incarnation,
+			      wire_start(check->sim, args, number), line);
 	sent = hash_table_lookup(check->commands_sent, key);
 	if (sent == NULL) {
 		sent = p_new(check->sim->pool, uint64_t, 1);

@@ -426,6 +426,7 @@ node_core_init(struct sim_node *node)
 	};
 	unsigned int i;
 
+	node->started_msecs = set.ring.started;
 	for (i = 0; i < sim->nodes_count; i++) {
 		if (!sim->plan->absent[i] && (sim->nodes[i].configured ||
 					      i == node->idx)) {

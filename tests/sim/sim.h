@@ -201,8 +201,9 @@ struct sim_node {
 	enum sim_node_state state;
 	/* Of the state */
 	uint64_t since;
-	/* Counts starts */
+	/* Counts starts; when it said that it started */
 	unsigned int incarnation;
+	uint64_t started_msecs;
 	/* An administrator removed it from the ring; when, by the clock of the
 	   director that he told */
 	bool removed;
