@@ -48,10 +48,10 @@ struct ring_members;
 	(((uint64_t)(started_msecs) / RING_INSTANCE_MSECS << RING_INSTANCE_BITS) | \
 	 ((hash) & ((1U << RING_INSTANCE_BITS) - 1)))
 
+#define RING_SEQ_MSECS 250
 /* Sequence numbers begin behind those of an earlier process start, unless that
    used up four in each second: what it had sent, and a director that was hung
    passes on now, isn't taken for the new one's. */
-#define RING_SEQ_MSECS 250
 #define RING_FIRST_SEQ(started_msecs) \
 	((uint32_t)((started_msecs) / RING_SEQ_MSECS) & 0x7fffffff)
 /* The same of a process start as the ring knows it, or one less; 0 if that isn't
