@@ -273,21 +273,32 @@ static void test_silent_while_hung(void **state ATTR_UNUSED)
 	assert_true(ring_is_alone(director_ring(director)));
 }
 
+/* Us between 10.0.0.1 and 10.0.0.3, who takes so long to greet; connecting to
+   10.0.0.4 failed. */
+static void ring_without_last(unsigned int msecs, struct test_conn **left_r,
+			      struct test_conn **right_r)
+{
+	ring_start(2, 4);
+	test_pass(600);
+	broken(connecting_to("10.0.0.4"));
+	*right_r = connecting_to("10.0.0.3");
+	ring_peer_connected(director, (*right_r)->peer, &now);
+	ring_end();
+	if (msecs > 0)
+		test_pass(msecs);
+	greet(*right_r, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
+	in(*right_r, "DONE");
+	*left_r = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
+	ring_syncs(*left_r, *right_r);
+}
+
 /* What failed once says nothing of an attempt that begins later. */
 static void test_failed_long_ago(void **state ATTR_UNUSED)
 {
 	struct test_conn *left, *right;
 	unsigned int i;
 
-	ring_start(2, 4);
-	test_pass(600);
-	broken(connecting_to("10.0.0.4"));
-	right = connecting_to("10.0.0.3");
-	ring_peer_connected(director, right->peer, &now);
-	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
-	in(right, "DONE");
-	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
-	ring_syncs(left, right);
+	ring_without_last(0, &left, &right);
 	for (i = 0; i < 10; i++) {
 		test_pass(1000);
 		in(left, "PING|%u|0", TEST_WALL);
@@ -312,17 +323,7 @@ static void test_far_away(void **state ATTR_UNUSED)
 	struct test_conn *left, *right;
 	unsigned int i;
 
-	ring_start(2, 4);
-	test_pass(600);
-	broken(connecting_to("10.0.0.4"));
-	right = connecting_to("10.0.0.3");
-	ring_peer_connected(director, right->peer, &now);
-	ring_end();
-	test_pass(400);
-	greet(right, "10.0.0.3", 10, TEST_INSTANCE_RIGHT);
-	in(right, "DONE");
-	left = left_joins("10.0.0.1", TEST_INSTANCE_LEFT, FALSE, NULL);
-	ring_syncs(left, right);
+	ring_without_last(400, &left, &right);
 	assert_null(find_connecting("10.0.0.4"));
 	broken(right);
 	for (i = 0; i < 100 && find_connecting("10.0.0.3") == NULL; i++)

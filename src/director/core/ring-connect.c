@@ -422,7 +422,7 @@ void ring_handle_me(struct ring *ring, struct ring_peer *peer,
 	peer->instance = msg->instance;
 	/* An earlier one than we know of (its clock was set back, or it said this
 	   before it took a later one) will be told so below. */
-	restarted = (msg->instance == 0 || member->instance == 0 ||
+	restarted = (msg->instance == 0 ||
 		     ring_member_is_later(member, msg->instance)) &&
 		ring_member_restarted(member, msg->instance);
 	ring_member_heard(member, msg->instance, now);

@@ -326,8 +326,7 @@ void ring_handle_sync(struct ring *ring, struct ring_peer *peer,
 	    origin->sync.instance != msg->instance) {
 		/* It has started again, and counts anew: we haven't heard of
 		   that yet. */
-		i_zero(&origin->sync);
-		origin->sync_count = 0;
+		ring_member_reset_sync(origin);
 	}
 	switch (ring_member_sync(origin, &sync)) {
 	case RING_SYNC_IGNORE:
