@@ -283,6 +283,10 @@ static void test_own_instance(void **state ATTR_UNUSED)
 		seq = flush_seq(right);
 		assert_true(seq > RING_INSTANCE_FIRST_SEQ(own_instance()));
 	}
+	/* the highest that can be told at all */
+	in(left, "DIRECTOR|10.0.0.2|9090|1|%llu", 1ULL << 53);
+	assert_not_said(right, "DIRECTOR|");
+	assert_true(own_instance() < RING_INSTANCE_MAX);
 }
 
 int main(void)

@@ -48,6 +48,10 @@ struct ring_members;
 	(((uint64_t)(started_msecs) / RING_INSTANCE_MSECS << RING_INSTANCE_BITS) | \
 	 ((hash) & ((1U << RING_INSTANCE_BITS) - 1)))
 
+/* Nobody has started so late (2248). Higher ones of ours aren't believed: what
+   follows on them couldn't be told. */
+#define RING_INSTANCE_MAX ((1ULL << 53) - RING_INSTANCE(24*60*60*1000, 0))
+
 #define RING_SEQ_MSECS 250
 /* Sequence numbers begin behind those of an earlier process start, unless that
    used up four in each second: what it had sent, and a director that was hung

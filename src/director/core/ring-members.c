@@ -180,7 +180,8 @@ void ring_handle_director(struct ring *ring, struct ring_peer *peer,
 	if (member != NULL && member->self) {
 		/* whoever was apart when we were added learns it from us */
 		member->changed = I_MAX(member->changed, msg->changed);
-		if (ring_member_is_later(member, msg->instance)) {
+		if (ring_member_is_later(member, msg->instance) &&
+		    msg->instance < RING_INSTANCE_MAX) {
 			/* Our clock was set back while we didn't run: the
 			   others take us for the process before us. */
 			start_anew(ring, msg->instance);
